@@ -1,0 +1,1 @@
+"""The control plane of Tandem: a kopf operator that reconciles InferenceDeployments."""

@@ -1,0 +1,1 @@
+"""The bundled runtime of Tandem: router, prefill and decode roles and their engine."""
