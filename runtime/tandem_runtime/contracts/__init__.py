@@ -1,0 +1,1 @@
+"""The seams between router, pods and operator: names, messages, files. Pure; the operator may import it."""

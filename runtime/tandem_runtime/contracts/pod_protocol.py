@@ -1,0 +1,158 @@
+"""Router to engine pod, internal port: one multiplexed connection, frames of `framing`, no payloads.
+
+The router speaks first (RouterHello), the pod answers PodHello or Refused. Text stays outside the engine:
+prompts come as token ids; replies carry ids and text, so that a stream can go on from another pod.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from tandem_runtime.contracts.sampling import Sampling
+
+VERSION: Final = 1
+
+
+class RouterHello(msgspec.Struct, frozen=True, tag="router_hello"):
+    """First message of a connection. A wrong token, version or revision is answered with Refused."""
+
+    version: int
+    router_id: str
+    incarnation: str
+    token: str
+    revision: str
+
+
+class PrefillPeer(msgspec.Struct, frozen=True):
+    """Where the decode pod asks for the prompt's KV: kv port of a prefill pod and the incarnation it must still be."""
+
+    pod: str
+    address: str
+    kv_port: int
+    incarnation: str
+
+
+class Submit(msgspec.Struct, frozen=True, tag="submit"):
+    """One request. `emitted_ids` were already sent to the client: decoding goes on after them.
+
+    `remaining_ms` counts down to the request timeout; it is never a wall-clock time.
+    """
+
+    id: str
+    attempt: int
+    prompt_ids: list[int]
+    sampling: Sampling
+    remaining_ms: int
+    emitted_ids: list[int] = []
+    stop: list[str] = []
+    request_class: str = ""
+    prefill_peer: PrefillPeer | None = None
+    tenant_salt: bytes = b""
+    want_logprobs: int = 0
+
+
+class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
+    """Idempotent; an unknown id is ignored."""
+
+    id: str
+    attempt: int
+
+
+class Ping(msgspec.Struct, frozen=True, tag="ping"):
+    """Every 0.8 s from the router; three misses mean that the pod is lost."""
+
+
+class PodHello(msgspec.Struct, frozen=True, tag="pod_hello"):
+    """Who answers. `incarnation` changes with every start of the process."""
+
+    version: int
+    pod: str
+    role: str
+    revision: str
+    incarnation: str
+    address: str
+    kv_port: int
+    model_name: str
+    max_context_tokens: int
+    compat_hash: str
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """The pod will not talk to this router; the connection is closed after it."""
+
+    reason: str
+
+
+class PodState(msgspec.Struct, frozen=True, tag="pod_state"):
+    """Sent after the hello, on every change of `ready` or `draining`, and at least every 0.5 s."""
+
+    incarnation: str
+    ready: bool
+    draining: bool
+    running: int
+    waiting: int
+    waiting_tokens: int
+    kv_used_tokens: int
+    kv_total_tokens: int
+
+
+class Credits(msgspec.Struct, frozen=True, tag="credits"):
+    """A lease to send that much more; replaces the one before. Summed over routers it never exceeds capacity."""
+
+    incarnation: str
+    slots: int
+    kv_tokens: int
+    queue_tokens: int
+    ttl_ms: int
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens of one request as this pod saw it. `prefilled_here` is how many prompt tokens this pod computed itself;
+    0 when all pages came from a prefill pod."""
+
+    prompt_tokens: int
+    output_tokens: int
+    prefilled_here: int
+    kv_bytes_received: int
+
+
+class Delta(msgspec.Struct, frozen=True, tag="delta"):
+    """New output tokens from `output_index` on. `text` may lag behind `ids` while a UTF-8 character is incomplete.
+
+    `finish_reason` is set on the last message of a request: stop, length, or cancelled.
+    """
+
+    id: str
+    attempt: int
+    output_index: int
+    ids: list[int]
+    text: str
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    logprobs: list[float] | None = None
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The request ended here without a result. `retryable`: another pod may well serve it."""
+
+    id: str
+    attempt: int
+    reason: str
+    message: str
+    retryable: bool
+
+
+class Pong(msgspec.Struct, frozen=True, tag="pong"):
+    """Answer to Ping."""
+
+    incarnation: str
+
+
+FromRouter = RouterHello | Submit | Cancel | Ping
+FromPod = PodHello | Refused | PodState | Credits | Delta | Failed | Pong
+
+encode = msgspec.msgpack.Encoder().encode
+decode_from_router = msgspec.msgpack.Decoder(FromRouter).decode
+decode_from_pod = msgspec.msgpack.Decoder(FromPod).decode

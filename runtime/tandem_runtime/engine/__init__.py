@@ -1,0 +1,1 @@
+"""The engine: requests, scheduler, paged KV, sampler and the executors below them."""

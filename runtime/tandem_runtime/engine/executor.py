@@ -1,0 +1,83 @@
+"""The seam below the scheduler: an executor runs one step of a batch over paged KV.
+
+Two implementations from the first day: `torch` (real weights) and `emulated` (no weights, real pages, real time).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tandem_runtime.contracts.kv_protocol import Layout
+from tandem_runtime.contracts.sampling import Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a loaded executor offers. `pages` pages of `page_tokens` tokens; at most `max_sequences` in one step."""
+
+    pages: int
+    page_tokens: int
+    max_sequences: int
+    max_context_tokens: int
+    vocab_size: int
+    eos_token_ids: frozenset[int]
+    layout: Layout
+    compat_hash: str
+    """Hash of weights, dtype, page layout, RoPE and KV quantisation: pods that differ must not exchange pages."""
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceStep:
+    """New tokens of one sequence in this step: one while decoding, a chunk while prefilling.
+
+    `position` is the index of the first of `token_ids` in the sequence; `pages` is the block table that covers
+    positions 0 to position + len(token_ids) - 1. A token is sampled after the last of them unless `sampling` is None.
+    `prompt_digest` (contracts.hashing) and `output_index` make sampling independent of pod, batch and restart.
+    """
+
+    token_ids: list[int]
+    position: int
+    pages: list[int]
+    sampling: Sampling | None
+    output_index: int
+    prompt_digest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One step of the batch."""
+
+    sequences: list[SequenceStep] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """`ids[i]` is the token sampled for `sequences[i]`, None where none was asked for; `logprobs` likewise."""
+
+    ids: list[int | None]
+    logprobs: list[float | None]
+    seconds: float
+
+
+class ModelError(Exception):
+    """The model cannot be loaded or run; the message names the file, the numbers and what to do."""
+
+
+class Executor(Protocol):
+    """Used by one thread at a time."""
+
+    def load(self) -> Capacity:
+        """Loads weights and reserves the pages. Raises ModelError."""
+
+    def execute(self, plan: Plan) -> StepResult:
+        """Runs one step: computes KV of all new tokens into their pages and samples."""
+
+    def read_pages(self, pages: list[int], layer_first: int, layer_end: int) -> list[memoryview]:
+        """Bytes of layers [layer_first, layer_end) of each page, laid out as contracts.kv_protocol.Layout says."""
+
+    def write_pages(self, pages: list[int], layer_first: int, layer_end: int, payloads: list[memoryview]) -> None:
+        """The inverse of read_pages. Raises ValueError when a payload's size is wrong."""
+
+    def close(self) -> None:
+        """Frees everything; the executor is not used again."""
