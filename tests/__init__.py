@@ -1,0 +1,1 @@
+"""Tests of both packages; `tests/run` is the one entry point."""
