@@ -1,0 +1,1 @@
+"""A real cluster, real images, real pods: the quickstart and the promises made to users."""

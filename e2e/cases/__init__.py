@@ -1,0 +1,1 @@
+"""What must hold on a real cluster, as stories; run by ./tests/run e2e."""

@@ -1,0 +1,121 @@
+"""One cluster with three nodes and Tandem installed for the whole run; a restricted namespace for every test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.cluster import Cluster, open_cluster
+from e2e.stack import Stack, wait_until
+
+ARTIFACTS = Path(__file__).parent.parent / "artifacts"
+NODES = 3
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Which cluster, and whether it stays."""
+    parser.addoption("--cluster", default="auto", help="auto, kind, local or current")
+    parser.addoption("--keep", action="store_true", help="leave the cluster running")
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """The cluster, up; down at the end unless --keep was given."""
+    ci = os.environ.get("CI") == "true"
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():  # type: ignore[union-attr]
+        chosen = open_cluster(request.config.getoption("--cluster"), nodes=NODES, yes=ci)
+        if chosen is None:
+            pytest.fail("e2e needs a cluster: ./e2e/cluster/run doctor says what is missing and how to get it")
+        chosen.up()
+    yield chosen
+    if not request.config.getoption("--keep") and chosen.backend != "current":
+        chosen.down()
+
+
+@pytest.fixture(scope="session")
+def stack(cluster: Cluster, request: pytest.FixtureRequest) -> Stack:
+    """Tandem, installed."""
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():  # type: ignore[union-attr]
+        installed = Stack(cluster)
+        installed.load_images()
+        installed.install()
+    return installed
+
+
+def make_namespace(stack: Stack, name: str) -> None:
+    """A namespace in which only Pod Security `restricted` pods may run."""
+    stack.cluster.kubectl("create", "namespace", name)
+    stack.cluster.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+
+
+@pytest.fixture
+def namespace(stack: Stack, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace of the test's own; on failure everything worth reading in it is kept below e2e/artifacts."""
+    name = request.node.name.replace("_", "-").split("[")[0].lower()[:45].strip("-") + f"-{int(time.time()) % 100000}"
+    make_namespace(stack, name)
+    yield name
+    report = getattr(request.node, "report_of_call", None)
+    if report is not None and report.failed:
+        collect(stack, name)
+    stack.cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="module")
+def shared_namespace(stack: Stack, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace that the tests of one module share."""
+    name = f"{request.module.__name__.rsplit('.', 1)[-1].replace('_', '-')}-{int(time.time()) % 100000}"
+    make_namespace(stack, name)
+    yield name
+    if request.session.testsfailed:
+        collect(stack, name)
+    stack.cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Lets fixtures see whether the test failed."""
+    report = yield
+    setattr(item, f"report_of_{report.when}", report)  # type: ignore[attr-defined]
+    return report  # type: ignore[return-value]
+
+
+def collect(stack: Stack, namespace: str) -> None:
+    """Objects, events and logs of a namespace and of the operator, as files and the gist on stdout."""
+    folder = ARTIFACTS / namespace
+    folder.mkdir(parents=True, exist_ok=True)
+    commands = {
+        "objects.yaml": ["get", "infd,deploy,rs,pods,svc,cm,events", "-n", namespace, "-o", "yaml"],
+        "overview.txt": ["get", "infd,deploy,pods,events", "-n", namespace, "-o", "wide"],
+        "operator.log": ["logs", "-n", "tandem-system", "-l", "app.kubernetes.io/name=tandem", "--tail=2000"],
+        "nodes.txt": ["get", "nodes", "-o", "wide"],
+    }
+    for file, command in commands.items():
+        (folder / file).write_text(stack.cluster.kubectl(*command, check=False))
+    for pod in stack.cluster.kubectl("get", "pods", "-n", namespace, "-o", "name", check=False).split():
+        log = stack.cluster.kubectl("logs", "-n", namespace, pod, "--all-containers", "--tail=500", check=False)
+        (folder / f"{pod.rsplit('/', 1)[-1]}.log").write_text(log)
+    print((folder / "overview.txt").read_text(), file=sys.stderr)
+    print(f"kept in {folder.relative_to(Path.cwd())}", file=sys.stderr)
+
+
+@pytest.fixture
+def refused(stack: Stack, namespace: str) -> Callable[[str], str]:
+    """Applies a manifest that the API server must refuse; returns what it said."""
+
+    def apply(manifest: str) -> str:
+        with pytest.raises(subprocess.CalledProcessError) as caught:
+            stack.apply(manifest, namespace)
+        return str(caught.value.stderr)
+
+    return apply
+
+
+def gone(stack: Stack, kind: str, namespace: str, selector: str) -> None:
+    """Waits until no object of the kind is left."""
+    wait_until(f"no {kind} left", 120, lambda: not stack.get(kind, namespace=namespace, selector=selector)["items"])

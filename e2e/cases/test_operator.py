@@ -1,0 +1,227 @@
+"""The operator on a real API server: converge, repair, report, explain, and leave nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+
+import pytest
+
+from e2e.cases.conftest import gone
+from e2e.cases.manifests import emulated, real
+from e2e.stack import SYSTEM_NAMESPACE, Stack, wait_until
+
+CHILDREN = "deployments,services,configmaps,secrets"
+
+
+def test_a_hand_edited_pool_is_repaired_and_reported(stack: Stack, namespace: str) -> None:
+    stack.apply(emulated("fleet"), namespace)
+    stack.wait_ready("fleet", namespace)
+    pool = stack.get("deploy", namespace=namespace, selector="tandem.dev/role=decode")["items"][0]["metadata"]["name"]
+    stack.cluster.kubectl("scale", f"deployment/{pool}", "--replicas=3", "--namespace", namespace)
+    wait_until("the count is repaired", 60, lambda: stack.get("deploy", pool, namespace)["spec"]["replicas"] == 1)
+    said = wait_until(
+        "the edit is reported",
+        60,
+        lambda: (c := stack.condition("fleet", "ReplicasOverridden", namespace)).get("status") == "True" and c,
+    )
+    assert "3" in said["message"]
+    assert pool in said["message"]
+    events = stack.get("events", namespace=namespace)["items"]
+    assert any(event["reason"] == "ReplicasOverridden" for event in events)
+
+
+@pytest.mark.parametrize("kind", ["service", "configmap", "deployment"])
+def test_a_deleted_child_comes_back(stack: Stack, namespace: str, kind: str) -> None:
+    stack.apply(emulated("fleet"), namespace)
+    stack.wait_ready("fleet", namespace)
+    selector = "tandem.dev/deployment=fleet"
+    before = {
+        item["metadata"]["name"]: item["metadata"]["uid"] for item in stack.get(kind, "", namespace, selector)["items"]
+    }
+    stack.cluster.kubectl("delete", kind, "--selector", selector, "--namespace", namespace)
+
+    def back() -> bool:
+        items = stack.get(kind, "", namespace, selector)["items"]
+        now = {item["metadata"]["name"]: item["metadata"]["uid"] for item in items}
+        return now.keys() == before.keys() and not set(now.values()) & set(before.values())
+
+    wait_until(f"every {kind} is back", 60, back)
+    stack.wait_ready("fleet", namespace)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("replicas: 1", "replicas: 0", "replicas"),
+        ("executor: Emulated", "executor: Imagined", "Torch"),
+        ("executor: Emulated", "executor: Torch", "uri"),
+        ("name: fleet", "name: a-name-that-is-much-too-long-for-the-names-of-its-children", "characters"),
+        ("hardwareClass: laptop", "hardwareClass: abacus", "h100-sxm"),
+        ("  prefill:", "  model: {uri: 'ftp://somewhere/model'}\n  prefill:", "hf://"),
+    ],
+    ids=["zero-replicas", "unknown-executor", "torch-without-model", "long-name", "unknown-class", "unknown-scheme"],
+)
+def test_an_invalid_spec_is_refused_with_a_sentence_a_person_can_act_on(
+    refused: Callable[[str], str], old: str, new: str, says: str
+) -> None:
+    assert says in refused(emulated("fleet").replace(old, new, 1))
+
+
+def test_an_unknown_field_is_named(refused: Callable[[str], str]) -> None:
+    assert "replcas" in refused(emulated("fleet").replace("replicas: 1", "replcas: 1", 1))
+
+
+def test_delete_leaves_nothing(stack: Stack, namespace: str) -> None:
+    stack.apply(emulated("fleet"), namespace)
+    stack.wait_ready("fleet", namespace)
+    stack.cluster.kubectl("delete", "infd", "fleet", "--namespace", namespace, "--timeout=60s")
+    for kind in (CHILDREN, "pods"):
+        gone(stack, kind, namespace, "tandem.dev/deployment=fleet")
+
+
+@pytest.mark.parametrize(
+    ("manifest", "says"),
+    [
+        (
+            emulated("sick").replace("  decode:", "  decode:\n    resources: {requests: {cpu: 900}}", 1),
+            "nsufficient cpu",
+        ),
+        (
+            emulated("sick").replace("hardwareClass: laptop}}", "hardwareClass: laptop}, image: localhost/nowhere:1}"),
+            "image",
+        ),
+        (real("sick", "file:///models/missing"), "/models/missing"),
+    ],
+    ids=["unschedulable", "image-less", "no-model"],
+)
+def test_kubectl_get_says_why_it_is_not_fine(stack: Stack, namespace: str, manifest: str, says: str) -> None:
+    stack.apply(manifest, namespace)
+
+    def explained() -> str:
+        message: str = stack.condition("sick", "Ready", namespace).get("message", "")
+        return message if says in message else ""
+
+    wait_until(f"Ready says {says!r}", 120, explained)
+    table = stack.cluster.kubectl("get", "infd", "sick", "--namespace", namespace)
+    reason = stack.condition("sick", "Ready", namespace)["reason"]
+    assert reason in table, f"the Reason column must say {reason}:\n{table}"
+
+
+def test_an_operator_restarted_twice_during_a_rollout_restarts_no_model_pod(stack: Stack, namespace: str) -> None:
+    stack.apply(emulated("fleet", prefill=1, decode=1), namespace)
+    stack.wait_ready("fleet", namespace)
+    before = {pod["metadata"]["uid"] for pod in stack.pods(namespace, "fleet")}
+    stack.apply(emulated("fleet", prefill=3, decode=3), namespace)
+    for _ in range(2):
+        stack.cluster.kubectl("delete", "pod", "--namespace", SYSTEM_NAMESPACE, "--all", "--grace-period=0", "--force")
+        time.sleep(2)
+    stack.wait_ready("fleet", namespace, 180)
+    pods = stack.pods(namespace, "fleet")
+    assert len(pods) == 7
+    assert before <= {pod["metadata"]["uid"] for pod in pods}, "pods of before the rollout were replaced"
+    restarts = [status["restartCount"] for pod in pods for status in pod["status"]["containerStatuses"]]
+    assert restarts == [0] * 7
+    revisions = {pod["metadata"]["labels"]["tandem.dev/revision"] for pod in pods}
+    assert len(revisions) == 1
+
+
+def test_a_new_revision_replaces_the_old_one_only_when_it_can_serve(stack: Stack, namespace: str) -> None:
+    stack.apply(emulated("fleet"), namespace)
+    stack.wait_ready("fleet", namespace)
+    old = stack.get("infd", "fleet", namespace)["status"]["revision"]
+    stack.apply(emulated("fleet").replace("hardwareClass: laptop", "hardwareClass: h100-sxm"), namespace)
+    stack.wait_ready("fleet", namespace, 180)
+
+    def only_new() -> bool:
+        revisions = {pod["metadata"]["labels"]["tandem.dev/revision"] for pod in stack.pods(namespace, "fleet")}
+        return len(revisions) == 1 and old not in revisions
+
+    wait_until("only the new revision is left", 120, only_new)
+
+
+def test_kubectl_explain_reads_as_documentation(stack: Stack) -> None:
+    outline = stack.cluster.kubectl("explain", "infd.spec", "--recursive")
+    for field in ("model", "uri", "prefill", "decode", "replicas", "waitForPods", "executor"):
+        assert field in outline
+    schema = json.loads(stack.cluster.kubectl("get", "crd", "inferencedeployments.tandem.dev", "--output", "json"))
+    spec = schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    assert undocumented(spec, "spec") == []
+
+
+def undocumented(schema: dict[str, object], path: str) -> list[str]:
+    """Paths of properties without a description."""
+    missing = [] if schema.get("description") else [path]
+    properties = schema.get("properties", {})
+    assert isinstance(properties, dict)
+    for name, child in properties.items():
+        missing += undocumented(child, f"{path}.{name}")
+    return missing
+
+
+def test_the_operator_uses_exactly_the_rights_it_has(stack: Stack, namespace: str) -> None:
+    """Last in this file on purpose: by now the operator has done all that it can do."""
+    log = stack.cluster.audit_log
+    if log is None:
+        pytest.skip(f"the API server of a {stack.cluster.backend} cluster writes no audit log that can be read here")
+    stack.apply(emulated("fleet"), namespace)
+    stack.wait_ready("fleet", namespace)
+    user = f"system:serviceaccount:{SYSTEM_NAMESPACE}:tandem"
+    used: set[tuple[str, str, str]] = set()
+    refused: set[tuple[str, str, str]] = set()
+    for line in log.read_text().splitlines():
+        entry = json.loads(line)
+        if entry["user"]["username"] != user or "objectRef" not in entry or entry["stage"] != "ResponseComplete":
+            continue
+        thing = entry["objectRef"]
+        resource = thing["resource"] + (f"/{thing['subresource']}" if thing.get("subresource") else "")
+        code = entry.get("responseStatus", {}).get("code", 0)
+        (refused if code == 403 else used).add((thing.get("apiGroup", ""), resource, entry["verb"]))
+    assert refused == set()
+    assert granted(stack) - used == set(), "rights that the operator has and never used"
+    assert used - granted(stack) <= {("authorization.k8s.io", "selfsubjectaccessreviews", "create")}
+
+
+def granted(stack: Stack) -> set[tuple[str, str, str]]:
+    """(group, resource, verb) of the ClusterRole and the Role that the chart made."""
+    rules = [
+        rule
+        for kind, namespace in (("clusterroles", "default"), ("roles", SYSTEM_NAMESPACE))
+        for item in stack.get(kind, "", namespace, "app.kubernetes.io/name=tandem")["items"]
+        for rule in item["rules"]
+    ]
+    return {
+        (group, resource, verb)
+        for rule in rules
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def test_apply_of_the_same_thing_twice_writes_nothing(stack: Stack, namespace: str) -> None:
+    stack.apply(emulated("fleet"), namespace)
+    stack.wait_ready("fleet", namespace)
+    time.sleep(3)
+    kinds = f"{CHILDREN},infd"
+
+    def versions() -> dict[str, str]:
+        items = stack.get(kinds, namespace=namespace)["items"]
+        return {f"{item['kind']}/{item['metadata']['name']}": item["metadata"]["resourceVersion"] for item in items}
+
+    before = versions()
+    stack.apply(emulated("fleet"), namespace)
+    stack.cluster.kubectl("rollout", "restart", "deployment", "--namespace", SYSTEM_NAMESPACE)
+    stack.cluster.kubectl("rollout", "status", "deployment", "--namespace", SYSTEM_NAMESPACE, "--timeout=120s")
+    time.sleep(5)
+    assert versions() == before
+
+
+def test_a_wrong_kubectl_edit_names_the_field(stack: Stack, namespace: str) -> None:
+    stack.apply(emulated("fleet"), namespace)
+    patch = json.dumps({"spec": {"router": {"waitForPods": "soon"}}})
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        stack.cluster.kubectl("patch", "infd", "fleet", "-n", namespace, "--type=merge", "--patch", patch)
+    assert "waitForPods" in caught.value.stderr

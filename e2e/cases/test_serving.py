@@ -1,0 +1,136 @@
+"""Requests through real pods: what the client gets, and what it takes to keep getting it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from e2e.cases.load import Load
+from e2e.cases.manifests import emulated, real
+from e2e.stack import Stack, post, stream_chat, wait_until
+
+
+@pytest.fixture(scope="module")
+def chat(stack: Stack, shared_namespace: str) -> str:
+    """A real model on one prefill and one decode pod, ready; returns its namespace."""
+    stack.apply(real("chat"), shared_namespace)
+    stack.wait_ready("chat", shared_namespace)
+    return shared_namespace
+
+
+@pytest.fixture(scope="module")
+def url(stack: Stack, chat: str) -> Iterator[str]:
+    """Base URL of the client Service."""
+    with stack.forward("service/chat", chat) as base:
+        yield base
+
+
+def test_a_stream_says_the_same_as_the_whole_answer_and_its_pages_crossed(stack: Stack, chat: str, url: str) -> None:
+    prompt = "what is a lighthouse " * 8
+    streamed = "".join(stream_chat(url, "chat", prompt, 32))
+    body = {"model": "chat", "messages": [{"role": "user", "content": prompt}], "max_tokens": 32}
+    whole = post(f"{url}/v1/chat/completions", body)
+    assert streamed == whole["choices"][0]["message"]["content"]
+    assert whole["usage"]["completion_tokens"] == 32
+    prefill, decode = (stack.pods(chat, "chat", role)[0]["metadata"]["name"] for role in ("prefill", "decode"))
+    sent, received = stack.metrics(chat, prefill), stack.metrics(chat, decode)
+    assert sent["tandem_kv_tx_bytes_total"] == received["tandem_kv_rx_bytes_total"] > 0
+    assert received["tandem_engine_prefilled_tokens_total"] == 0, "the decode pod computed prompt tokens itself"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        (b"{not json", 400, "JSON"),
+        ({"model": "gpt-9", "messages": [{"role": "user", "content": "x"}]}, 404, "gpt-9"),
+        ({"model": "chat", "messages": [{"role": "user", "content": "sea " * 5000}]}, 400, "2048"),
+        ({"model": "chat", "messages": []}, 400, "messages"),
+    ],
+    ids=["malformed", "unknown-model", "too-long", "no-messages"],
+)
+def test_a_bad_request_gets_an_openai_error_that_says_what_to_change(
+    url: str, body: bytes | dict[str, object], status: int, says: str
+) -> None:
+    import urllib.request
+
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(f"{url}/v1/chat/completions", data, {"content-type": "application/json"})
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=30)
+    assert caught.value.code == status
+    error = json.loads(caught.value.read())["error"]
+    assert says in error["message"]
+
+
+def test_a_client_that_leaves_frees_its_pages(stack: Stack, chat: str, url: str) -> None:
+    pieces = stream_chat(url, "chat", "tell me everything", 1500)
+    next(pieces)
+    pieces.close()  # type: ignore[attr-defined]
+    decode = stack.pods(chat, "chat", "decode")[0]["metadata"]["name"]
+
+    def idle() -> bool:
+        seen = stack.metrics(chat, decode)
+        running = sum(value for name, value in seen.items() if name.startswith("vllm:num_requests_running"))
+        return running == 0 and seen["tandem_engine_leaked_pages"] == 0
+
+    wait_until("the decode pod is idle and holds no page", 60, idle)
+
+
+@pytest.mark.parametrize("role", ["prefill", "decode"])
+def test_a_deleted_pod_is_replaced_and_requests_succeed_again(stack: Stack, namespace: str, role: str) -> None:
+    stack.apply(emulated("fleet"), namespace)
+    stack.wait_ready("fleet", namespace)
+    with stack.forward("service/fleet", namespace) as base, Load(base, "fleet") as load:
+        wait_until("first answers", 30, lambda: len(load.done) > 2)
+        victim = stack.pods(namespace, "fleet", role)[0]["metadata"]["name"]
+        stack.cluster.kubectl("delete", "pod", victim, "--namespace", namespace, "--grace-period=0", "--force")
+        wait_until(f"a new {role} pod", 60, lambda: victim not in str(stack.pods(namespace, "fleet", role)))
+        stack.wait_ready("fleet", namespace, 120)
+        wait_until("answers after the replacement", 60, load.succeeds_again())
+
+
+def test_a_pool_is_scaled_by_editing_the_spec_and_requests_go_on(stack: Stack, namespace: str) -> None:
+    stack.apply(emulated("fleet"), namespace)
+    stack.wait_ready("fleet", namespace)
+    with stack.forward("service/fleet", namespace) as base, Load(base, "fleet") as load:
+        for replicas in (3, 1):
+            patch = json.dumps({"spec": {"decode": {"replicas": replicas}}})
+            stack.cluster.kubectl("patch", "infd", "fleet", "-n", namespace, "--type=merge", "--patch", patch)
+            stack.wait_ready("fleet", namespace, 120)
+            wait_until(
+                f"{replicas} decode pods", 120, lambda n=replicas: len(stack.pods(namespace, "fleet", "decode")) == n
+            )
+            assert stack.get("infd", "fleet", namespace)["status"]["decode"]["summary"] == f"{replicas}/{replicas}"
+        wait_until("answers at the end", 60, load.succeeds_again())
+
+
+def test_a_model_is_fetched_over_http_by_the_init_container(stack: Stack, namespace: str) -> None:
+    stack.apply(MODEL_SERVER, namespace)
+    stack.apply(real("fetched", f"http://models.{namespace}.svc:8080/tiny/"), namespace)
+    stack.wait_ready("fetched", namespace)
+    with stack.forward("service/fetched", namespace) as base:
+        assert "".join(stream_chat(base, "fetched", "hello", 8))
+
+
+MODEL_SERVER = """
+apiVersion: v1
+kind: Pod
+metadata: {name: models, labels: {app: models}}
+spec:
+  automountServiceAccountToken: false
+  securityContext: {runAsNonRoot: true, runAsUser: 65532, seccompProfile: {type: RuntimeDefault}}
+  containers:
+  - name: http
+    image: localhost/tandem-runtime:dev
+    imagePullPolicy: IfNotPresent
+    command: [python3, -m, http.server, "8080", --directory, /models]
+    securityContext: {readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+    ports: [{containerPort: 8080}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: models}
+spec: {selector: {app: models}, ports: [{port: 8080}]}
+"""
