@@ -1,0 +1,240 @@
+"""The HTTP front: routes, limits, and errors as OpenAI clients expect them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from tandem_runtime.contracts.names import DEFAULT_REQUEST_TIMEOUT_SECONDS, HEADER_TIMEOUT_MS
+from tandem_runtime.contracts.pod_protocol import Submit
+from tandem_runtime.openai.answers import ChunkWriter, Envelope, error_event, model_card
+from tandem_runtime.openai.backend import Backend
+from tandem_runtime.openai.errors import CLIENT_GONE_STATUS, ApiError, bad_request
+from tandem_runtime.openai.exchange import answer_stream, answer_whole
+from tandem_runtime.openai.prompt import build_generation
+from tandem_runtime.openai.record import RequestRecord
+from tandem_runtime.openai.schemas import ChatRequest, CompletionRequest, parse_body, unknown_model
+from tandem_runtime.text.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+HEADER_REQUEST_ID = "x-request-id"
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+REQUEST_ID_KEY = web.RequestKey("request_id", str)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class FrontSettings:
+    """Settings of the front and why they are so."""
+
+    model_name: str
+    request_timeout_seconds: float = DEFAULT_REQUEST_TIMEOUT_SECONDS
+    """For requests without x-tandem-timeout-ms; the header may ask for less or for more."""
+    max_timeout_seconds: float = 24 * 3600.0
+    """Nobody waits longer; a typing mistake in the header must not pin a request for ever."""
+    max_body_bytes: int = 16 << 20
+    """A prompt of a million token ids written as JSON takes about 7 MB."""
+
+
+class Front:
+    """One per process. `observe` gets each request once, after its last byte."""
+
+    def __init__(
+        self,
+        settings: FrontSettings,
+        tokenizer: Tokenizer,
+        backend: Backend,
+        observe: Callable[[RequestRecord], None] = lambda record: None,
+        make_seed: Callable[[], int] = lambda: secrets.randbits(63),
+    ) -> None:
+        self.settings = settings
+        self.in_flight = 0
+        """Requests whose answer is not finished; 0 means that the process may end."""
+        self.draining = False
+        """Answers ask clients to leave: `Connection: close`."""
+        self._tokenizer = tokenizer
+        self._backend = backend
+        self._observe = observe
+        self._make_seed = make_seed
+        self._started = int(time.time())
+
+    def application(self) -> web.Application:
+        """Serve it with `web.AppRunner(app, handler_cancellation=True)`: a client that leaves cancels its request."""
+        app = web.Application(client_max_size=self.settings.max_body_bytes, middlewares=[self._answer_errors])
+        app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/completions", self._complete)
+        app.router.add_get("/v1/models", self._list_models)
+        app.router.add_get("/v1/models/{model:.+}", self._show_model)
+        app.router.add_get("/health", self._tell_health)
+        return app
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        return await self._generate(request, ChatRequest)
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        return await self._generate(request, CompletionRequest)
+
+    async def _tell_health(self, request: web.Request) -> web.Response:
+        return web.json_response({"status": "draining" if self.draining else "ok"})
+
+    async def _list_models(self, request: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [self._card()]})
+
+    async def _show_model(self, request: web.Request) -> web.Response:
+        self._check_model(request.match_info["model"])
+        return web.json_response(self._card())
+
+    def _card(self) -> dict[str, object]:
+        return model_card(self.settings.model_name, self._started, self._backend.max_context_tokens)
+
+    def _check_model(self, name: str) -> None:
+        if name != self.settings.model_name:
+            raise unknown_model(name, self.settings.model_name)
+
+    @web.middleware
+    async def _answer_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        request_id = request.headers.get(HEADER_REQUEST_ID, "")
+        if not REQUEST_ID.fullmatch(request_id):
+            request_id = secrets.token_hex(12)
+        request[REQUEST_ID_KEY] = request_id
+        try:
+            response = await handler(request)
+        except ApiError as error:
+            response = error_response(error)
+        except web.HTTPException as error:
+            response = error_response(error_of_http(error, request))
+        if not response.prepared:
+            self._add_headers(response, request)
+        return response
+
+    def _add_headers(self, response: web.StreamResponse, request: web.Request) -> None:
+        response.headers[HEADER_REQUEST_ID] = request[REQUEST_ID_KEY]
+        if self.draining:
+            response.force_close()
+
+    async def _generate(
+        self, request: web.Request, kind: type[ChatRequest] | type[CompletionRequest]
+    ) -> web.StreamResponse:
+        """One request; whatever happens to it, it is counted once and its record ends with a status."""
+        record = RequestRecord(id=request[REQUEST_ID_KEY], path=request.path)
+        response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        response.content_type = "text/event-stream"
+        self._add_headers(response, request)
+        self.in_flight += 1
+        try:
+            return await self._answer(request, kind, record, response)
+        except ApiError as error:
+            record.end(error.status, error.code or error.type, error.message)
+            if not response.prepared:
+                raise
+            # Too late for a status: the error is the last event, and no [DONE] follows it.
+            await response.write(error_event(error.encoded()))
+            return response
+        except asyncio.CancelledError:
+            record.end(CLIENT_GONE_STATUS, "client_gone")
+            raise
+        except ConnectionError:  # a write to a client that left
+            record.end(CLIENT_GONE_STATUS, "client_gone")
+            return response
+        finally:
+            self.in_flight -= 1
+            self._observe(record)
+
+    async def _answer(
+        self,
+        request: web.Request,
+        kind: type[ChatRequest] | type[CompletionRequest],
+        record: RequestRecord,
+        response: web.StreamResponse,
+    ) -> web.StreamResponse:
+        """Raises ApiError for everything that is not a client who left."""
+        try:
+            timeout_seconds = self._timeout_seconds(request)
+            raw = await request.read()
+            record.started = time.monotonic()
+            async with asyncio.timeout(timeout_seconds):
+                return await self._exchange(request, parse_body(raw, kind), record, response, timeout_seconds)
+        except TimeoutError as error:
+            raise ApiError(
+                504,
+                f"the request timeout of {timeout_seconds:g} s passed after {record.output_tokens} output tokens; "
+                f"header {HEADER_TIMEOUT_MS} sets it",
+                "timeout_error",
+                code="timeout",
+            ) from error
+        except web.HTTPException as error:
+            raise error_of_http(error, request) from error
+        except (ApiError, ConnectionError):
+            raise
+        except Exception as error:
+            log.exception("request %s failed inside the front", record.id)
+            raise ApiError(500, f"internal error in request {record.id}", "server_error", "internal_error") from error
+
+    async def _exchange(
+        self,
+        request: web.Request,
+        body: ChatRequest | CompletionRequest,
+        record: RequestRecord,
+        response: web.StreamResponse,
+        timeout_seconds: float,
+    ) -> web.StreamResponse:
+        self._check_model(body.model)
+        record.stream = bool(body.stream)
+        if body.stream_options is not None and not record.stream:
+            raise bad_request("stream_options is only allowed together with stream: true", "stream_options")
+        generation = await build_generation(body, self._tokenizer, self._backend.max_context_tokens, self._make_seed)
+        record.prompt_tokens = len(generation.prompt_ids)
+        # Unique even when two clients send the same x-request-id at the same time.
+        record.submit_id = f"{record.id}-{secrets.token_hex(4)}"
+        submit = Submit(
+            id=record.submit_id,
+            attempt=0,
+            prompt_ids=generation.prompt_ids,
+            sampling=generation.sampling,
+            stop=generation.stop,
+            remaining_ms=max(1, int(1000 * (timeout_seconds - (time.monotonic() - record.started)))),
+        )
+        chat = isinstance(body, ChatRequest)
+        answer_id = f"{'chatcmpl' if chat else 'cmpl'}-{record.id}"
+        envelope = Envelope(chat, answer_id, int(time.time()), body.model)
+        if not record.stream:
+            return await answer_whole(self._backend, submit, envelope, record)
+        include_usage = body.stream_options is not None and body.stream_options.include_usage
+        await answer_stream(self._backend, submit, ChunkWriter(envelope, include_usage), record, response, request)
+        return response
+
+    def _timeout_seconds(self, request: web.Request) -> float:
+        value = request.headers.get(HEADER_TIMEOUT_MS)
+        if value is None:
+            return self.settings.request_timeout_seconds
+        if not (value.isascii() and value.isdigit() and len(value) < 12 and int(value) > 0):
+            raise bad_request(f"{HEADER_TIMEOUT_MS} is {value[:40]!r}; expected is a whole number of milliseconds")
+        return min(int(value) / 1000, self.settings.max_timeout_seconds)
+
+
+def error_response(error: ApiError) -> web.Response:
+    """The JSON body with its headers."""
+    return web.Response(
+        status=error.status, body=error.encoded(), content_type="application/json", headers=error.headers()
+    )
+
+
+def error_of_http(error: web.HTTPException, request: web.Request) -> ApiError:
+    """What aiohttp refuses on its own: unknown path, wrong method, a body that is too large."""
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return ApiError(413, f"the request body is too large: {error.text}", code="body_too_large")
+    if isinstance(error, web.HTTPNotFound):
+        return ApiError(
+            404,
+            f"there is no {request.path[:100]}; this server has /v1/chat/completions, /v1/completions and /v1/models",
+            code="unknown_path",
+        )
+    return ApiError(error.status, error.reason, code=error.reason.lower().replace(" ", "_"))

@@ -1,0 +1,122 @@
+"""From a parsed body to what pods take: prompt ids, sampling, stop strings. The only user of the tokenizer here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tandem_runtime.contracts.sampling import Sampling
+from tandem_runtime.openai.errors import bad_request
+from tandem_runtime.openai.schemas import ChatRequest, CompletionRequest
+from tandem_runtime.text.messages import ChatTemplateError
+from tandem_runtime.text.tokenizer import Tokenizer
+
+COMPLETION_MAX_TOKENS: Final = 16
+"""OpenAI's default of /v1/completions."""
+CHAT_TEMPERATURE: Final = 1.0
+"""OpenAI's default of both."""
+UNKNOWN_CONTEXT_MAX_TOKENS: Final = 4096
+"""Answer length of a chat that names none while no pod has told its context length yet."""
+LONG_TEXT_CHARACTERS: Final = 8192
+"""From here on tokenising (about 1 ms) moves to a thread, so that other streams go on meanwhile."""
+ROLES: Final = frozenset({"system", "developer", "user", "assistant"})
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What the client wants, free of HTTP and text."""
+
+    prompt_ids: list[int]
+    sampling: Sampling
+    stop: list[str]
+
+
+async def build_generation(
+    body: ChatRequest | CompletionRequest,
+    tokenizer: Tokenizer,
+    max_context_tokens: int | None,
+    make_seed: Callable[[], int],
+) -> Generation:
+    """Raises ApiError (400) for a prompt that is malformed or too long."""
+    if isinstance(body, ChatRequest):
+        check_messages(body.messages)
+        prompt_ids = await tokenise_messages(body.messages, tokenizer)
+        asked = body.max_completion_tokens or body.max_tokens
+    else:
+        prompt_ids = await tokenise_prompt(body.prompt, tokenizer)
+        asked = body.max_tokens or COMPLETION_MAX_TOKENS
+    max_tokens = fit_output(len(prompt_ids), asked, max_context_tokens)
+    temperature = CHAT_TEMPERATURE if body.temperature is None else body.temperature
+    sampling = Sampling(
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=max(body.top_k or 0, 0),
+        top_p=1.0 if body.top_p is None else body.top_p,
+        seed=(make_seed() if temperature else 0) if body.seed is None else body.seed & ((1 << 63) - 1),
+        ignore_eos=bool(body.ignore_eos),
+    )
+    return Generation(prompt_ids, sampling, body.stops())
+
+
+def fit_output(prompt_tokens: int, asked: int | None, max_context_tokens: int | None) -> int:
+    """Output tokens to allow. Raises ApiError when prompt and output do not fit the context."""
+    if prompt_tokens == 0:
+        raise bad_request("the prompt is empty; at least one token is needed", "prompt")
+    if max_context_tokens is None:
+        return asked or UNKNOWN_CONTEXT_MAX_TOKENS
+    room = max_context_tokens - prompt_tokens
+    if room < (asked or 1):
+        output = f" and {asked} for the answer" if asked else ", which leaves none for the answer"
+        raise bad_request(
+            f"this model's context is {max_context_tokens} tokens, but the prompt has {prompt_tokens}{output}; "
+            "shorten the prompt or lower max_tokens",
+            code="context_length_exceeded",
+        )
+    return asked or room
+
+
+def check_messages(messages: list[dict[str, Any]]) -> None:
+    """Raises ApiError naming the message that the chat template would not understand."""
+    for index, message in enumerate(messages):
+        role, content = message.get("role"), message.get("content")
+        if role not in ROLES:
+            known = ", ".join(sorted(ROLES))
+            raise bad_request(f"role {role!r} is not supported; known are {known}", f"messages[{index}].role")
+        if message.get("tool_calls") or message.get("function_call"):
+            raise bad_request("tool calls are not supported", f"messages[{index}].tool_calls", "unsupported_parameter")
+        if not isinstance(content, str | list):
+            raise bad_request(
+                f"content is {type(content).__name__}; expected is a string or a list of text parts",
+                f"messages[{index}].content",
+            )
+
+
+async def tokenise_messages(messages: list[dict[str, Any]], tokenizer: Tokenizer) -> list[int]:
+    """Raises ApiError when the template refuses the messages."""
+    try:
+        texts = [message["content"] for message in messages]
+        if sum(len(text) if isinstance(text, str) else LONG_TEXT_CHARACTERS for text in texts) < LONG_TEXT_CHARACTERS:
+            return tokenizer.apply_chat_template(messages)
+        return await asyncio.to_thread(tokenizer.apply_chat_template, messages)
+    except ChatTemplateError as error:
+        raise bad_request(str(error), "messages") from error
+
+
+async def tokenise_prompt(prompt: str | list[Any], tokenizer: Tokenizer) -> list[int]:
+    """Text, token ids, or a list of one of them. Raises ApiError."""
+    if isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list):
+        if len(prompt) > 1:
+            raise bad_request(
+                f"prompt is a list of {len(prompt)} prompts; send one request for each", "prompt", "unsupported_value"
+            )
+        prompt = prompt[0]
+    if isinstance(prompt, str):
+        if len(prompt) < LONG_TEXT_CHARACTERS:
+            return tokenizer.encode(prompt)
+        return await asyncio.to_thread(tokenizer.encode, prompt)
+    for token_id in prompt:
+        if type(token_id) is not int or not 0 <= token_id < tokenizer.vocab_size:
+            raise bad_request(f"{token_id!r:.40} is not a token id from 0 to {tokenizer.vocab_size - 1}", "prompt")
+    return prompt

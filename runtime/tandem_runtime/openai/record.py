@@ -1,0 +1,79 @@
+"""What became of one request: for the access log and the metrics. Never holds text of the client."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from tandem_runtime.contracts.pod_protocol import Usage
+
+
+@dataclass
+class RequestRecord:
+    """Times are seconds since the request was fully read."""
+
+    id: str
+    """What the client sent as x-request-id, or generated."""
+    path: str
+    submit_id: str = ""
+    """The id that pods see; unique even when two clients send the same x-request-id."""
+    stream: bool = False
+    status: int = 0
+    reason: str = ""
+    """finish_reason of a complete answer, else the error code."""
+    message: str = ""
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    attempts: int = 0
+    first_token_seconds: float | None = None
+    last_token_seconds: float | None = None
+    seconds: float = 0.0
+    pod_usage: Usage | None = None
+    """As the last pod saw it: how many prompt tokens it computed itself, KV bytes it received."""
+    started: float = field(default_factory=time.monotonic)
+    """Monotonic time when the request was fully read."""
+    details: dict[str, str] = field(default_factory=dict)
+    """What the backend adds: pods, reasons of retries."""
+
+    def count(self, tokens: int) -> None:
+        """New output tokens are about to be written."""
+        if not tokens:
+            return
+        self.last_token_seconds = time.monotonic() - self.started
+        if self.first_token_seconds is None:
+            self.first_token_seconds = self.last_token_seconds
+        self.output_tokens += tokens
+
+    def end(self, status: int, reason: str, message: str = "") -> None:
+        """The answer is over, one way or another."""
+        self.status, self.reason, self.message = status, reason, message
+        self.seconds = time.monotonic() - self.started
+
+    def tpot_seconds(self) -> float | None:
+        """Seconds per output token after the first; None for fewer than two tokens."""
+        if self.first_token_seconds is None or self.last_token_seconds is None or self.output_tokens < 2:
+            return None
+        return (self.last_token_seconds - self.first_token_seconds) / (self.output_tokens - 1)
+
+    def log_fields(self) -> dict[str, object]:
+        """The line of the access log, empty fields left out."""
+        fields: dict[str, object] = {
+            "request": self.id,
+            "path": self.path,
+            "status": self.status,
+            "reason": self.reason,
+            "message": self.message,
+            "stream": self.stream,
+            "prompt_tokens": self.prompt_tokens,
+            "output_tokens": self.output_tokens,
+            "attempts": self.attempts,
+            "seconds": round(self.seconds, 4),
+        }
+        if self.first_token_seconds is not None:
+            fields["ttft_seconds"] = round(self.first_token_seconds, 4)
+        if (tpot := self.tpot_seconds()) is not None:
+            fields["tpot_seconds"] = round(tpot, 5)
+        if self.pod_usage is not None:
+            fields["prefilled_by_decode"] = self.pod_usage.prefilled_here
+            fields["kv_bytes"] = self.pod_usage.kv_bytes_received
+        return {name: value for name, value in {**fields, **self.details}.items() if value != ""}
