@@ -13,7 +13,7 @@ import os
 import platform
 import stat
 import tarfile
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -260,6 +260,11 @@ def copy_thin(archive: Path, out: BinaryIO, have: Set[str]) -> int:
             else:
                 target.addfile(entry, source.extractfile(entry))
     return left_out_bytes
+
+
+def fingerprint(digests: Iterable[str]) -> str:
+    """A short name for a set of digests."""
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()[:16]
 
 
 class _HashingFile(io.RawIOBase):

@@ -1,0 +1,38 @@
+"""python -m e2e.images build [runtime|operator|all] | check [runtime|operator|all]"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from e2e.images.build import NAMES, build_images
+from e2e.images.check import check_images
+from e2e.images.tools import BuildError
+
+
+def main() -> int:
+    """Exit code 0, or 1 with a sentence on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m e2e.images", description="Container images without Docker.")
+    parser.add_argument(
+        "command", choices=["build", "check"], help="build the archives; or build and run what is in them"
+    )
+    parser.add_argument("which", nargs="?", default="all", choices=sorted(NAMES))
+    parser.add_argument("--yes", action="store_true", help="install missing Debian packages (also with CI=true)")
+    arguments = parser.parse_args()
+    start_seconds = time.monotonic()
+    try:
+        if arguments.command == "check":
+            check_images(arguments.which, arguments.yes)
+        else:
+            for name, archive in build_images(arguments.which, agreed=arguments.yes).items():
+                print(f"{name}  {archive}  {archive.stat().st_size / 1e6:.1f} MB")
+    except BuildError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{arguments.command} {arguments.which}: {time.monotonic() - start_seconds:.1f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
