@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import time
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from e2e.cluster import Cluster
+from e2e.cluster import Cluster, ClusterError
 from e2e.images.build import build_images
 
 ROOT = Path(__file__).parent.parent
@@ -37,7 +38,7 @@ def wait_until(what: str, seconds: float, probe: Callable[[], Any], every_second
             if answer := probe():
                 return answer
             last = answer
-        except (subprocess.CalledProcessError, OSError, json.JSONDecodeError, KeyError, RuntimeError) as error:
+        except (ClusterError, OSError, json.JSONDecodeError, KeyError, RuntimeError) as error:
             last = error
         if time.monotonic() > deadline:
             raise TooSlow(f"{what}: not within {seconds:.0f} s; last seen: {last}")
@@ -118,7 +119,14 @@ class Stack:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             local = free.getsockname()[1]
-        process = self.cluster.popen("port-forward", "--namespace", namespace, target, f"{local}:{port}")
+        process = subprocess.Popen(
+            [self.cluster.kubectl_program(), "port-forward", "--namespace", namespace, target, f"{local}:{port}"],
+            env={**os.environ, **self.cluster.environment()},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         try:
             wait_until(f"port-forward to {target}", 60, lambda: connects(local, process))
             yield f"http://127.0.0.1:{local}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.cluster import Cluster, open_cluster
+from e2e.cluster import Cluster, ClusterError, open_cluster
 from e2e.stack import Stack, wait_until
 
 ARTIFACTS = Path(__file__).parent.parent / "artifacts"
@@ -34,7 +33,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
             pytest.fail("e2e needs a cluster: ./e2e/cluster/run doctor says what is missing and how to get it")
         chosen.up()
     yield chosen
-    if not request.config.getoption("--keep") and chosen.backend != "current":
+    if not request.config.getoption("--keep") and chosen.kind != "current":
         chosen.down()
 
 
@@ -109,9 +108,9 @@ def refused(stack: Stack, namespace: str) -> Callable[[str], str]:
     """Applies a manifest that the API server must refuse; returns what it said."""
 
     def apply(manifest: str) -> str:
-        with pytest.raises(subprocess.CalledProcessError) as caught:
+        with pytest.raises(ClusterError) as caught:
             stack.apply(manifest, namespace)
-        return str(caught.value.stderr)
+        return str(caught.value)
 
     return apply
 

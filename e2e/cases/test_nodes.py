@@ -29,8 +29,8 @@ def place(stack: Stack, namespace: str) -> tuple[str, str]:
 @pytest.mark.parametrize("loss", ["power", "agents"])
 def test_pods_of_a_lost_node_come_back_elsewhere(stack: Stack, namespace: str, loss: str) -> None:
     cluster = stack.cluster
-    if cluster.backend != "local":
-        pytest.skip(f"a {cluster.backend} cluster has no node whose power can be cut from here")
+    if cluster.kind != "local":
+        pytest.skip(f"a {cluster.kind} cluster has no node whose power can be cut from here")
     pod, node = place(stack, namespace)
     try:
         if loss == "power":
