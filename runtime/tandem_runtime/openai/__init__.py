@@ -1,1 +1,1 @@
-"""The OpenAI front as one library, mounted by `router` and by `both`: schemas, streaming, errors. No torch, no engine."""
+"""The OpenAI front as one library, mounted by `router` and by `both`. No torch, no engine."""

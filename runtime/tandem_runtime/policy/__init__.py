@@ -1,1 +1,1 @@
-"""The router's laws without a clock or a socket: who waits, who goes next, where to. The simulator runs the same code."""
+"""The router's laws without clock or socket: who waits, who goes next, where to. The simulator runs this code."""

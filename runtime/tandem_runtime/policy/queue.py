@@ -27,7 +27,7 @@ class QueueLimits:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A request in the queue. `deadline` is its request timeout; `not_before` lets a retry wait a moment."""
+    """A request in the queue. `deadline` is its request timeout."""
 
     id: str
     arrived: float
@@ -35,11 +35,17 @@ class Waiting:
     tokens: int
     resumed: bool = False
     """Was admitted once already: the bounds do not apply, the client's stream is open."""
-    not_before: float = 0.0
+    avoid: frozenset[str] = frozenset()
+    """Incarnations of pods that failed it; until `avoid_until` it rather waits than go there again."""
+    avoid_until: float = 0.0
 
     def key(self) -> tuple[float, str]:
         """Smaller goes first. Deadlines and priorities come in here."""
         return (self.arrived, self.id)
+
+    def avoided(self, now: float) -> frozenset[str]:
+        """The pods it does not go to now."""
+        return self.avoid if now < self.avoid_until else frozenset()
 
 
 class QueueFull(Exception):
@@ -104,7 +110,7 @@ class WaitingQueue:
     def next_event(self, now: float, no_pod_since: float | None) -> float | None:
         """When to look again even if nothing else happens: the next expiry or end of a retry's pause."""
         times = [min(entry.deadline, self._no_pod_expiry(entry, no_pod_since)) for entry in self]
-        times += [entry.not_before for entry in self if entry.not_before > now]
+        times += [entry.avoid_until for entry in self if entry.avoid_until > now]
         return min(times, default=None)
 
     def _no_pod_expiry(self, entry: Waiting, no_pod_since: float | None) -> float:

@@ -1,0 +1,119 @@
+"""The router as a process: parts put together, two HTTP ports, drain on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from tandem_runtime.openai.front import Front, FrontSettings
+from tandem_runtime.openai.record import RequestRecord
+from tandem_runtime.router.admin import Admin
+from tandem_runtime.router.backend import RouterBackend
+from tandem_runtime.router.counters import Counters
+from tandem_runtime.router.endpoints import EndpointWatcher
+from tandem_runtime.router.settings import RouterSettings
+from tandem_runtime.text.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+access_log = logging.getLogger("tandem.access")
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the process listens. 0 takes any free port, for tests."""
+
+    bind: str
+    http: int
+    metrics: int
+
+
+class PortTaken(Exception):
+    """The message names the port and the flag that changes it."""
+
+
+class RouterApp:
+    """Everything of one router process. `start`, then `drain`, then `close`."""
+
+    def __init__(
+        self, settings: RouterSettings, front: FrontSettings, tokenizer: Tokenizer, endpoints: Path, ports: Ports
+    ) -> None:
+        self.backend = RouterBackend(settings)
+        self.counters = Counters()
+        self.front = Front(front, tokenizer, self.backend, observe=self._observe)
+        self.http_port = self.metrics_port = 0
+        self._admin = Admin(settings, self.backend, self.counters, lambda: self.front.in_flight, self._not_ready)
+        self._watcher = EndpointWatcher(endpoints, self.backend.set_addresses, settings.watch_seconds)
+        self._ports = ports
+        self._watching: asyncio.Task[None] | None = None
+        self._runners: list[web.AppRunner] = []
+        self._http_site: web.TCPSite | None = None
+
+    async def start(self) -> None:
+        """Raises PortTaken."""
+        self._watching = asyncio.get_running_loop().create_task(self._watcher.run())
+        _, self.metrics_port = await self._listen(self._admin.application(), self._ports.metrics, "metrics")
+        self._http_site, self.http_port = await self._listen(self.front.application(), self._ports.http, "http")
+
+    async def drain(self, timeout_seconds: float) -> None:
+        """Takes no new connection, lets every request finish that is there; bounded."""
+        self.front.draining = True
+        if self._http_site is not None:
+            await self._http_site.stop()
+        log.info("draining: %d requests in flight", self.front.in_flight)
+        deadline = asyncio.get_running_loop().time() + timeout_seconds
+        while self.front.in_flight and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.05)
+        if self.front.in_flight:
+            log.warning("%d requests did not finish within %g s", self.front.in_flight, timeout_seconds)
+
+    async def close(self) -> None:
+        """Ends everything that is left."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        for runner in reversed(self._runners):
+            await runner.cleanup()
+        await self.backend.close()
+
+    async def _listen(self, app: web.Application, port: int, name: str) -> tuple[web.TCPSite, int]:
+        # A client that leaves cancels its request. 1 s: after the drain nothing is left that deserves more.
+        runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
+        self._runners.append(runner)
+        await runner.setup()
+        site = web.TCPSite(runner, self._ports.bind, port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise PortTaken(
+                f"cannot listen on {self._ports.bind}:{port} ({error.strerror or error}); set --{name}-port"
+            ) from error
+        return site, int(runner.addresses[-1][1])
+
+    def _not_ready(self) -> str:
+        if self.front.draining:
+            return "draining"
+        return "" if self._http_site is not None else "starting"
+
+    def _observe(self, record: RequestRecord) -> None:
+        record.details = self.backend.take_details(record.submit_id)
+        self.counters.count(record)
+        access_log.info("request", extra={"fields": record.log_fields()})
+
+
+async def serve(app: RouterApp, drain_timeout_seconds: float) -> None:
+    """Until SIGTERM or SIGINT, then drains. Raises PortTaken."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        await app.start()
+        log.info("router listens on port %d, metrics on %d", app.http_port, app.metrics_port)
+        await stop.wait()
+        await app.drain(drain_timeout_seconds)
+    finally:
+        await app.close()

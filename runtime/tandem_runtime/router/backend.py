@@ -1,0 +1,291 @@
+"""Queue and proxy: holds requests until a pair of pods takes them, and carries them over when a pod goes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
+
+from tandem_runtime.contracts.pod_protocol import (
+    VERSION,
+    Cancel,
+    Delta,
+    Failed,
+    PodHello,
+    PrefillPeer,
+    RouterHello,
+    Submit,
+)
+from tandem_runtime.policy.choice import HEADROOM_TOKENS, Hold, Pair, PodSnapshot, choose_pair
+from tandem_runtime.policy.queue import QueueFull, Waiting, WaitingQueue
+from tandem_runtime.router.endpoints import Address
+from tandem_runtime.router.flight import Flight
+from tandem_runtime.router.link import PodLink
+from tandem_runtime.router.settings import RouterSettings
+
+
+class RouterBackend:
+    """The front's Backend. Runs on one event loop; `clock` is monotonic seconds."""
+
+    def __init__(self, settings: RouterSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self.queue = WaitingQueue(settings.limits)
+        self.links: dict[Address, PodLink] = {}
+        self.retries: Counter[str] = Counter()
+        """By kind: what made requests move to another pod."""
+        self._settings = settings
+        self._clock = clock
+        self._flights: dict[str, Flight] = {}
+        self._details: dict[str, dict[str, str]] = {}
+        self._tasks: dict[Address, asyncio.Task[None]] = {}
+        self._no_pod_since: float | None = clock()
+        self._pod_context_tokens: int | None = None
+        self._wake: asyncio.TimerHandle | None = None
+        self._pump_scheduled = False
+
+    # --- the front's side -------------------------------------------------------------------------------------
+
+    @property
+    def max_context_tokens(self) -> int | None:
+        """The smaller of the router's setting and what the pods said."""
+        known = [tokens for tokens in (self._settings.max_context_tokens, self._pod_context_tokens) if tokens]
+        return min(known, default=None)
+
+    async def submit(self, request: Submit) -> AsyncGenerator[Delta | Failed, None]:
+        """Deltas in order over all attempts. Never raises for what pods do: a Failed says it."""
+        now = self._clock()
+        flight = Flight(request, now, now + request.remaining_ms / 1000)
+        try:
+            self.queue.add(flight.waiting())
+        except QueueFull as full:
+            yield Failed(request.id, 0, "queue_full", str(full), retryable=False)
+            return
+        self._flights[request.id] = flight
+        try:
+            self._pump()
+            while True:
+                event = await flight.events.get()
+                yield event
+                if isinstance(event, Failed) or event.finish_reason is not None:
+                    return
+        finally:
+            self._details[request.id] = flight.details()
+            self.cancel(request.id)
+
+    def cancel(self, request_id: str) -> None:
+        """Idempotent; tells the pod when one still works on it."""
+        flight = self._flights.pop(request_id, None)
+        if flight is None:
+            return
+        self.queue.remove(request_id)
+        link = flight.link
+        if link is not None and link.flights.get(request_id) is flight:
+            link.send(Cancel(request_id, flight.attempt))
+        self._release(flight)
+        self._schedule_pump()
+
+    def take_details(self, request_id: str) -> dict[str, str]:
+        """Pods, retries and time in the queue of a request that ended; can be asked once."""
+        return self._details.pop(request_id, {})
+
+    # --- pods -------------------------------------------------------------------------------------------------
+
+    def set_addresses(self, addresses: frozenset[Address]) -> None:
+        """The whole set of pods. One that is no longer in it is served as long as its connection holds."""
+        for address, link in self.links.items():
+            link.listed = address in addresses
+        for address in addresses:
+            task = self._tasks.get(address)
+            if task is None or task.done():
+                link = PodLink(address, self._hello(), self._settings.links, self)
+                self.links[address] = link
+                self._tasks[address] = asyncio.get_running_loop().create_task(link.run())
+                self._tasks[address].add_done_callback(partial(self._forget, address, link))
+
+    async def close(self) -> None:
+        """Ends all connections."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._wake is not None:
+            self._wake.cancel()
+
+    def snapshots(self) -> list[PodSnapshot]:
+        """Of all pods that are connected."""
+        now = self._clock()
+        return [snapshot for link in self.links.values() if (snapshot := link.snapshot(now)) is not None]
+
+    def accepts(self, link: PodLink, hello: PodHello) -> str:
+        """Same revision, and not the same pod under a second address."""
+        if hello.revision != self._settings.revision:
+            return f"pod {hello.pod} has revision {hello.revision}; this router serves {self._settings.revision}"
+        for other in self.links.values():
+            if other is not link and other.hello is not None and other.hello.incarnation == hello.incarnation:
+                return f"pod {hello.pod} is connected already, at {other.address.host}:{other.address.port}"
+        return ""
+
+    def link_changed(self, link: PodLink) -> None:
+        """Something may have become possible."""
+        if link.hello is not None and link.hello.max_context_tokens:
+            contexts = [other.hello.max_context_tokens for other in self.links.values() if other.hello is not None]
+            self._pod_context_tokens = min(contexts)
+        self._schedule_pump()
+
+    def link_lost(self, link: PodLink, reason: str) -> None:
+        """All that ran there goes on elsewhere."""
+        for flight in list(link.flights.values()):
+            self._retry(flight, "pod_lost", f"{link.name()} {reason}")
+
+    def delta_arrived(self, link: PodLink, delta: Delta) -> None:
+        """Passes it on if it is what the client misses next."""
+        flight = link.flights.get(delta.id)
+        if flight is None or flight.attempt != delta.attempt:
+            return  # of an attempt that was given up
+        if delta.output_index != len(flight.emitted_ids):
+            link.send(Cancel(delta.id, delta.attempt))
+            expected = len(flight.emitted_ids)
+            self._retry(flight, "out_of_order", f"{link.name()} sent token {delta.output_index} instead of {expected}")
+            return
+        if delta.finish_reason == "cancelled":  # not by us
+            self._retry(flight, "cancelled", f"{link.name()} cancelled it")
+            return
+        flight.emitted_ids += delta.ids
+        self._count_prefilled(flight)
+        if delta.finish_reason is not None:
+            self._release(flight)
+            self._schedule_pump()
+        flight.events.put_nowait(delta)
+
+    def failure_arrived(self, link: PodLink, failed: Failed) -> None:
+        """Another pod, where that may help."""
+        flight = link.flights.get(failed.id)
+        if flight is None or flight.attempt != failed.attempt:
+            return
+        if failed.retryable:
+            self._retry(flight, failed.reason, f"{link.name()}: {failed.message}")
+        else:
+            self._release(flight)
+            flight.events.put_nowait(failed)
+            self._schedule_pump()
+
+    # --- laws ---------------------------------------------------------------------------------------------------
+
+    def _retry(self, flight: Flight, kind: str, why: str) -> None:
+        link = flight.link
+        if link is not None and link.hello is not None:
+            flight.failed_at |= {link.hello.incarnation}
+        self._release(flight)
+        flight.attempt += 1
+        flight.retries.append(why)
+        self.retries[kind] += 1
+        if flight.attempt >= self._settings.max_attempts:
+            flight.fail("attempts_exhausted", f"{flight.attempt} pods failed this request; the last: {why}")
+            return
+        if len(flight.emitted_ids) >= flight.submit.sampling.max_tokens:
+            # The pod went between its last token and its goodbye: nothing is left to compute.
+            end = len(flight.emitted_ids)
+            flight.events.put_nowait(Delta(flight.submit.id, flight.attempt, end, [], "", finish_reason="length"))
+            return
+        self.queue.add(flight.waiting(avoid_until=self._clock() + self._settings.retry_pause_seconds))
+        self._schedule_pump()
+
+    def _pump(self) -> None:
+        """Sends off what can go, in the queue's order, and ends what waited too long."""
+        self._pump_scheduled = False
+        now = self._clock()
+        pods = self.snapshots()
+        if any(pod.role in ("decode", "both") and pod.serves() for pod in pods):
+            self._no_pod_since = None
+        elif self._no_pod_since is None:
+            self._no_pod_since = now
+        for entry, why in self.queue.expire(now, self._no_pod_since):
+            self._expire(self._flights[entry.id], why, now)
+        for entry in self.queue:
+            found = choose_pair(pods, entry.tokens, entry.avoided(now))
+            if isinstance(found, Pair):
+                self._dispatch(self._flights[entry.id], found, now)
+                pods = self.snapshots()
+            elif found.reason in ("no_pod", "no_room"):
+                break  # strictly first in, first out: a large request is not overtaken for ever by small ones
+            elif found.reason == "too_large":
+                self._refuse_size(entry, found)
+        self._set_timer(now)
+
+    def _dispatch(self, flight: Flight, pair: Pair, now: float) -> None:
+        by_incarnation = {link.hello.incarnation: link for link in self.links.values() if link.hello is not None}
+        link = by_incarnation[pair.decode.incarnation]
+        peer = None
+        if pair.prefill is not None:
+            flight.prefill_link = by_incarnation[pair.prefill.incarnation]
+            flight.prefill_tokens = flight.tokens()
+            flight.prefill_link.prefill_tokens += flight.prefill_tokens
+            peer = peer_of(flight.prefill_link)
+        self.queue.remove(flight.submit.id)
+        flight.link = link
+        flight.pods.append(link.name() if peer is None else f"{peer.pod}+{link.name()}")
+        flight.queued_seconds = flight.queued_seconds or now - flight.arrived
+        link.flights[flight.submit.id] = flight
+        link.dispatched(flight.tokens() + HEADROOM_TOKENS)
+        link.send(flight.message(now, peer))
+
+    def _expire(self, flight: Flight, why: str, now: float) -> None:
+        waited_seconds = now - flight.arrived
+        if why == "timeout":
+            flight.fail("timeout", f"the request timeout passed after {waited_seconds:.1f} s in the queue")
+            return
+        problems = "; ".join(f"{link.name()}: {link.problem or 'not ready'}" for link in self.links.values())
+        flight.fail(
+            "no_pod",
+            f"no decode pod became ready within {self._settings.limits.wait_for_pods_seconds:g} s "
+            f"({problems or 'none is listed'}); try again later",
+        )
+
+    def _refuse_size(self, entry: Waiting, hold: Hold) -> None:
+        self.queue.remove(entry.id)
+        self._flights[entry.id].fail(
+            "context_length_exceeded",
+            f"the request needs KV room for {entry.tokens + HEADROOM_TOKENS} tokens; "
+            f"the largest pod has {hold.largest_tokens}",
+        )
+
+    def _release(self, flight: Flight) -> None:
+        self._count_prefilled(flight)
+        if flight.link is not None:
+            flight.link.flights.pop(flight.submit.id, None)
+            flight.link = None
+
+    def _count_prefilled(self, flight: Flight) -> None:
+        if flight.prefill_link is not None:
+            flight.prefill_link.prefill_tokens = max(0, flight.prefill_link.prefill_tokens - flight.prefill_tokens)
+            flight.prefill_link = None
+
+    def _schedule_pump(self) -> None:
+        if not self._pump_scheduled:
+            self._pump_scheduled = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _set_timer(self, now: float) -> None:
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        when = self.queue.next_event(now, self._no_pod_since)
+        if when is not None:
+            self._wake = asyncio.get_running_loop().call_later(max(0.0, when - now) + 0.001, self._pump)
+
+    def _hello(self) -> RouterHello:
+        settings = self._settings
+        return RouterHello(VERSION, settings.router_id, settings.incarnation, settings.token, settings.revision)
+
+    def _forget(self, address: Address, link: PodLink, _: asyncio.Task[None]) -> None:
+        if self.links.get(address) is link:
+            del self.links[address]
+            self._tasks.pop(address, None)
+
+
+def peer_of(link: PodLink) -> PrefillPeer:
+    """Where a decode pod finds this prefill pod: the address that it says of itself."""
+    assert link.hello is not None
+    host = link.hello.address or link.address.host
+    return PrefillPeer(link.hello.pod, host, link.hello.kv_port, link.hello.incarnation)

@@ -1,0 +1,114 @@
+"""`tandem-runtime router`: flags, files, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import sys
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from tandem_runtime.contracts import names
+from tandem_runtime.openai.front import FrontSettings
+from tandem_runtime.policy.queue import QueueLimits
+from tandem_runtime.router.app import Ports, PortTaken, RouterApp, serve
+from tandem_runtime.router.durations import parse_duration
+from tandem_runtime.router.logs import log_as_json
+from tandem_runtime.router.settings import RouterSettings
+from tandem_runtime.text.tokenizer import TokenizerError, load_tokenizer
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the role; the operator renders them."""
+    limits = QueueLimits()
+    parser.add_argument("--endpoints", type=Path, required=True, metavar="FILE", help="which pods there are (JSON)")
+    parser.add_argument("--model-name", required=True, help="name that clients use")
+    parser.add_argument(
+        "--model", type=Path, metavar="DIR", help="tokenizer files and config.json; absent: bundled byte tokenizer"
+    )
+    parser.add_argument("--revision", required=True, help="only pods of this revision are used")
+    parser.add_argument("--token-file", type=Path, required=True, metavar="FILE", help="the deployment's token")
+    parser.add_argument(
+        "--wait-for-pods",
+        type=parse_duration,
+        default=limits.wait_for_pods_seconds,
+        metavar="DURATION",
+        help="how long a request waits while there is no decode pod (default 120s)",
+    )
+    parser.add_argument("--max-context-tokens", type=int, metavar="N", help="default: the model's own")
+    parser.add_argument("--max-queue-requests", type=int, default=limits.max_requests, metavar="N")
+    parser.add_argument(
+        "--drain-timeout",
+        type=parse_duration,
+        default=names.DEFAULT_REQUEST_TIMEOUT_SECONDS,
+        metavar="DURATION",
+        help="after SIGTERM, how long requests may take to finish (default: their timeout, 600s)",
+    )
+    parser.add_argument("--bind", default="0.0.0.0", metavar="ADDRESS")
+    parser.add_argument("--http-port", type=int, default=names.HTTP_PORT)
+    parser.add_argument("--metrics-port", type=int, default=names.METRICS_PORT)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serves until SIGTERM. Returns 0, or what names.EXIT_... says."""
+    log_as_json(sys.stdout, logging.INFO)
+    try:
+        token = args.token_file.read_text().strip()
+    except OSError as error:
+        return fail(f"cannot read --token-file {args.token_file}: {error.strerror}", names.EXIT_BAD_CONFIG)
+    try:
+        tokenizer = load_tokenizer(args.model)
+        context_tokens = args.max_context_tokens or read_context_tokens(args.model)
+    except (TokenizerError, ValueError) as error:
+        return fail(str(error), names.EXIT_BAD_MODEL)
+    settings = RouterSettings(
+        revision=args.revision,
+        token=token,
+        router_id=os.environ.get("HOSTNAME") or socket.gethostname(),
+        incarnation=secrets.token_hex(8),
+        max_context_tokens=context_tokens,
+        limits=QueueLimits(max_requests=args.max_queue_requests, wait_for_pods_seconds=args.wait_for_pods),
+    )
+    ports = Ports(args.bind, args.http_port, args.metrics_port)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+
+        async def main() -> None:
+            front = FrontSettings(model_name=args.model_name)
+            await serve(RouterApp(settings, front, tokenizer, args.endpoints, ports), args.drain_timeout)
+
+        try:
+            runner.run(main())
+        except PortTaken as error:
+            return fail(str(error), names.EXIT_BAD_CONFIG)
+    return 0
+
+
+def read_context_tokens(model_dir: Path | None) -> int | None:
+    """max_position_embeddings of config.json; None where it is not said. Raises ValueError naming the file."""
+    if model_dir is None or not (path := model_dir / "config.json").is_file():
+        return None
+
+    class Config(msgspec.Struct):
+        max_position_embeddings: int | None = None
+
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Config).max_position_embeddings
+    except (OSError, msgspec.DecodeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def fail(message: str, code: int) -> int:
+    """One line for people: stderr, and where Kubernetes shows why a container ended."""
+    print(message, file=sys.stderr)
+    try:
+        with Path(names.TERMINATION_LOG).open("w") as file:
+            file.write(message)
+    except OSError:
+        pass  # not in a pod
+    return code

@@ -1,0 +1,72 @@
+"""One request on its way through the router: what the client has seen, and where it runs now."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tandem_runtime.contracts.pod_protocol import Delta, Failed, PrefillPeer, Submit
+from tandem_runtime.policy.queue import Waiting
+
+if TYPE_CHECKING:
+    from tandem_runtime.router.link import PodLink
+
+
+@dataclass(eq=False)
+class Flight:
+    """`arrived` and `deadline` are monotonic seconds; `submit` is as the front gave it."""
+
+    submit: Submit
+    arrived: float
+    deadline: float
+    events: asyncio.Queue[Delta | Failed] = field(default_factory=asyncio.Queue)
+    attempt: int = 0
+    emitted_ids: list[int] = field(default_factory=list)
+    """Output tokens that were handed to the front, in order, over all attempts."""
+    link: PodLink | None = None
+    prefill_link: PodLink | None = None
+    prefill_tokens: int = 0
+    """Counted at `prefill_link` until the first token of this attempt."""
+    failed_at: frozenset[str] = frozenset()
+    """Incarnations of pods that failed it."""
+    pods: list[str] = field(default_factory=list)
+    retries: list[str] = field(default_factory=list)
+    queued_seconds: float = 0.0
+
+    def tokens(self) -> int:
+        """What a pod has to hold to go on: prompt and answer so far."""
+        return len(self.submit.prompt_ids) + len(self.emitted_ids)
+
+    def waiting(self, avoid_until: float = 0.0) -> Waiting:
+        """Its place in the queue."""
+        return Waiting(
+            self.submit.id,
+            self.arrived,
+            self.deadline,
+            self.tokens(),
+            resumed=self.attempt > 0,
+            avoid=self.failed_at,
+            avoid_until=avoid_until,
+        )
+
+    def message(self, now: float, peer: PrefillPeer | None) -> Submit:
+        """What the pod gets for this attempt."""
+        return msgspec.structs.replace(
+            self.submit,
+            attempt=self.attempt,
+            emitted_ids=list(self.emitted_ids),
+            remaining_ms=max(1, int(1000 * (self.deadline - now))),
+            prefill_peer=peer,
+        )
+
+    def fail(self, reason: str, message: str) -> None:
+        """Ends it without a result."""
+        self.events.put_nowait(Failed(self.submit.id, self.attempt, reason, message, retryable=False))
+
+    def details(self) -> dict[str, str]:
+        """For the access log."""
+        facts = {"pods": ">".join(self.pods), "retries": "; ".join(self.retries)}
+        return {**facts, "queued_seconds": f"{self.queued_seconds:.4f}"}

@@ -1,0 +1,45 @@
+"""Settings of the router, each with its default and its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tandem_runtime.policy.queue import QueueLimits
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSettings:
+    """Connections to pods."""
+
+    heartbeat_seconds: float = 0.8
+    missed_heartbeats: int = 3
+    """2.4 s of silence: a frozen pod or a cut network is noticed within 3 s, a busy one is not given up."""
+    checks_per_heartbeat: int = 4
+    """Silence is looked at that often, so that the 2.4 s do not become 3.2 s."""
+    connect_timeout_seconds: float = 3.0
+    """Connect and hello; a pod that is there answers in milliseconds."""
+    first_backoff_seconds: float = 0.1
+    max_backoff_seconds: float = 2.0
+    """A pod that comes up is used within that time."""
+    refused_backoff_seconds: float = 5.0
+    """Of a pod that will not talk to this router (token, revision): only a change of one of them helps."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouterSettings:
+    """Identity and laws of one router."""
+
+    revision: str
+    token: str
+    router_id: str
+    incarnation: str
+    max_context_tokens: int | None = None
+    """What prompt and answer may take; pods may allow less."""
+    limits: QueueLimits = field(default_factory=QueueLimits)
+    links: LinkSettings = field(default_factory=LinkSettings)
+    max_attempts: int = 5
+    """Pods that one request may outlive; a request that kills every pod must not go round for ever."""
+    retry_pause_seconds: float = 0.5
+    """Before a request goes to a pod that just failed it, when no other is there."""
+    watch_seconds: float = 1.0
+    """Between looks at the endpoint file and at DNS."""
