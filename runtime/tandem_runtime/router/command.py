@@ -106,9 +106,7 @@ def read_context_tokens(model_dir: Path | None) -> int | None:
 def fail(message: str, code: int) -> int:
     """One line for people: stderr, and where Kubernetes shows why a container ended."""
     print(message, file=sys.stderr)
-    try:
-        with Path(names.TERMINATION_LOG).open("w") as file:
-            file.write(message)
-    except OSError:
-        pass  # not in a pod
+    log = Path(names.TERMINATION_LOG)
+    if log.exists() and os.access(log, os.W_OK):  # only in a pod: never make that file on a machine of its own
+        log.write_text(message)
     return code
