@@ -12,20 +12,20 @@ from pathlib import Path
 
 from e2e.images import oci
 from e2e.images.build import assemble_images
-from e2e.images.cache import cache_folder
+from e2e.images.cache import cache_folder, drop_unused, make_folder
 from e2e.images.layout import ENTRYPOINTS, ENVIRONMENT, MODEL, RUNTIME_IMAGE, USER_ID
-from e2e.images.tools import BuildError, find_tool, run
+from e2e.images.tools import SYSTEM_PATH, BuildError, find_tool, run
 
 HERE = Path(__file__).parent
 TIMEOUT_SECONDS = 300  # a torch import takes half a minute when both cores are busy
-# everything lives in the namespace and ends with it; /dev and /tmp are what a pod has too
+UNPACKED_KEEP_SECONDS = 24 * 3600.0  # a day of work with checks in seconds is worth a gigabyte, a week is not
+# overlayfs without an upper folder is read-only; everything lives in the namespace and ends with it
 ENTER = """
 set -e
 mount --make-rprivate /
-mount --bind "$ROOT" "$ROOT"
+mount -t overlay -o "ro,lowerdir=$LAYERS" overlay "$ROOT"
 mount -t proc proc "$ROOT/proc"
 mount --rbind /dev "$ROOT/dev"
-mount -o remount,bind,ro "$ROOT"
 mount -t tmpfs -o mode=1777 tmpfs "$ROOT/tmp"
 exec chroot --userspec={user} "$ROOT" /usr/bin/env -i {environment} "$@"
 """
@@ -41,12 +41,13 @@ def check_images(which: str = "all", agreed: bool = False, cache: Path | None = 
         if passed.is_file():
             print(f"{name}: checked before")
             continue
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".check.") as root:
-            unpack(image, Path(root))
-            for command, script in programs(name):
-                print(f"{name}: {run_inside(Path(root), command, script)}")
+        layers = [unpack(blob, folder) for blob in image.blobs if blob.digest in image.layers]
+        for command, script in programs(name):
+            print(f"{name}: {run_inside(layers, command, script)}", flush=True)
         passed.parent.mkdir(exist_ok=True)
         passed.touch()
+    drop_unused(folder / "unpacked", UNPACKED_KEEP_SECONDS)
+    drop_unused(folder / "checked")
 
 
 def programs(name: str) -> list[tuple[list[str], str]]:
@@ -59,30 +60,38 @@ def programs(name: str) -> list[tuple[list[str], str]]:
     return [*found, *((command, "") for command in help_of), (["sh", "-c", "echo shell works"], "")]
 
 
-def unpack(image: oci.Image, root: Path) -> None:
-    """Unpack the layers of an image, bottom first."""
-    blobs = {blob.digest: blob.path for blob in image.blobs}
-    for digest in image.layers:
-        run(["tar", "-x", "-p", "--numeric-owner", "-C", str(root), "-f", str(blobs[digest])])
-    root.chmod(0o755)
+def unpack(blob: oci.Blob, cache: Path) -> Path:
+    """Unpack a layer as a node does; kept for the next check."""
+
+    def fill(folder: Path) -> None:
+        run(["tar", "-x", "-p", "--numeric-owner", "-C", str(folder), "-f", str(blob.path)])
+
+    return make_folder(cache / "unpacked" / blob.digest.partition(":")[2][:24], fill)
 
 
-def run_inside(root: Path, command: list[str], stdin: str = "") -> str:
-    """Run a command in an unpacked image; its last line of output. Raises BuildError when it fails."""
+def run_inside(layers: list[Path], command: list[str], stdin: str = "") -> str:
+    """Run a command in the stacked layers, bottom first; its last line of output. Raises BuildError when it fails."""
     environment = shlex.join(f"{key}={value}" for key, value in {**ENVIRONMENT, "HOME": "/tmp"}.items())
     script = ENTER.format(user=f"{USER_ID}:{USER_ID}", environment=environment)
     unshare = find_tool("unshare")
     if unshare is None:
         raise BuildError("check needs unshare; install with: apt-get install -y util-linux")
-    result = subprocess.run(
-        [unshare, "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, "sh", *command],
-        env={"ROOT": str(root), "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"},
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory() as root:
+        Path(root).chmod(0o755)
+        variables = {"ROOT": root, "LAYERS": ":".join(map(str, reversed(layers))), "PATH": SYSTEM_PATH}
+        namespace = [unshare, "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, "sh"]
+        try:
+            result = subprocess.run(
+                [*namespace, *command],
+                env=variables,
+                input=stdin,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise BuildError(f"{shlex.join(command)} in the image did not end in {TIMEOUT_SECONDS} s") from error
     shown = shlex.join(command)
     if result.returncode != 0:
         raise BuildError(

@@ -14,17 +14,13 @@ from e2e.images.layout import MODEL, ROOT
 from e2e.images.oci import Layer, walk
 from e2e.images.tools import BuildError, run
 
-# runs the command and then says which of our files it imported: exactly those decide whether the model is stale
+# makes the model and then says which of our files it imported: exactly those decide whether the model is stale
 RECORDER = """
-import json, runpy, sys
+import json, pathlib, sys
 folder, sources, report = sys.argv[1:]
 sys.path.insert(0, sources)
-sys.argv = ["tandem-runtime", "make-model", folder]
-try:
-    runpy.run_module("tandem_runtime", run_name="__main__", alter_sys=True)
-except SystemExit as end:
-    if end.code:
-        raise
+from tandem_runtime.models.make_model import make_model
+make_model(pathlib.Path(folder))
 files = {getattr(module, "__file__", None) or "" for module in list(sys.modules.values())}
 with open(report, "w") as out:
     json.dump(sorted(file for file in files if file.startswith(sources)), out)

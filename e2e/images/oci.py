@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from e2e.images.cache import cache_folder, drop_unused, replace_file, temporary_file
 
-FORMAT = "1"  # change it when the same input must give another layer
+FORMAT = "2"  # change it when the same input must give another layer
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
@@ -262,6 +262,13 @@ def copy_thin(archive: Path, out: BinaryIO, have: Set[str]) -> int:
     return left_out_bytes
 
 
+def public_mode(mode: int) -> int:
+    """Mode in the image: pods run as another user than the owner, and the umask here must not decide what they see."""
+    if stat.S_ISDIR(mode):
+        return 0o1777 if mode & stat.S_ISVTX else 0o755
+    return 0o755 if mode & stat.S_IXUSR else 0o644
+
+
 def fingerprint(digests: Iterable[str]) -> str:
     """A short name for a set of digests."""
     return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()[:16]
@@ -281,7 +288,7 @@ class _HashingFile(io.RawIOBase):
 
 def _add_path(archive: tarfile.TarFile, name: str, path: Path) -> None:
     status = path.lstat()
-    mode = stat.S_IMODE(status.st_mode)
+    mode = public_mode(status.st_mode)
     if stat.S_ISLNK(status.st_mode):
         archive.addfile(_entry(name, mode=0o777, kind=tarfile.SYMTYPE, target=os.readlink(path)))
     elif stat.S_ISDIR(status.st_mode):

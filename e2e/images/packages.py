@@ -24,7 +24,11 @@ from e2e.images.slim import add_stubs, link_tree
 from e2e.images.tools import BuildError, find_uv, run
 
 OWN_DISTRIBUTION = "tandem-serving"
-SOURCES = ("elf.py", "packages.py", "selftest.py", "slim.py", "stubs.py")  # a change in them makes other folders
+# code that decides what is in the folders: a change in it makes others
+SOURCES = {
+    "base": ("packages.py", "slim.py"),
+    "torch": ("packages.py", "slim.py", "stubs.py", "elf.py", "selftest.py"),
+}
 Say = Callable[[str], None]
 
 
@@ -48,7 +52,7 @@ class Requirements:
     def key(self, part: str) -> str:
         """Name of the folder `part`: content of dependencies, constraints, Python and the code that slims."""
         here = Path(__file__).parent
-        sources = [hashlib.sha256((here / name).read_bytes()).hexdigest() for name in SOURCES]
+        sources = [hashlib.sha256((here / name).read_bytes()).hexdigest() for name in SOURCES[part]]
         python = [sys.implementation.cache_tag, platform.machine(), sysconfig.get_config_var("SOABI")]
         parts = [part, self.base, self.torch if part == "torch" else (), self.constraints, python, sources]
         return f"{part}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]}"
@@ -92,7 +96,9 @@ def torch_packages(requirements: Requirements, base: Packages, cache: Path, say:
         except BuildError as error:
             shutil.rmtree(folder / "site")
             link_tree(full, folder / "site", gpu=True, without=[base.folder])
-            warning = f"torch could not be slimmed, the image has all {_megabytes(folder / 'site')} MB of it: {error}"
+            size = _megabytes(folder / "site")
+            warning = f"torch could not be slimmed, the image has all {size} MB of it "
+            warning += f"(remove {cache / 'packages' / key} to try again): {error}"
             (folder / "warning").write_text(warning)
         shutil.rmtree(full)
         _compile(folder / "site", say)

@@ -52,7 +52,7 @@ LINKS = {
     f"{HOME}/bin/python": PYTHON,
     **{f"usr/bin/{applet}": "busybox" for applet in APPLETS},
 }
-FOLDERS = {"tmp": 0o1777, "proc": 0o555, "sys": 0o555, "dev": 0o755, "models": 0o755, "run": 0o755, "root": 0o700}
+FOLDERS = ("dev", "models", "proc", "root", "run", "sys", "tmp")
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,9 @@ def _fill(folder: Path, plan: Mapping[str, Path]) -> None:
     for name, link in links.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).symlink_to(link)
-    for name, mode in FOLDERS.items():
+    for name in FOLDERS:
         (folder / name).mkdir(exist_ok=True)
-        (folder / name).chmod(mode)
+    (folder / "tmp").chmod(0o1777)
     _index_libraries(folder)
     stdlib = folder / STDLIB
     options = ["-q", "-j2", "--invalidation-mode", "unchecked-hash", "-s", str(folder), "-p", "/"]

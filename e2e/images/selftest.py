@@ -1,4 +1,4 @@
-"""Run inside the image (or with its site-packages in front): fails when the slim torch is not a whole CPU torch."""
+"""Run inside the image, or with its site-packages as arguments: fails when the slim torch is not a whole CPU torch."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Raise AssertionError or whatever torch raises."""
-    if len(sys.argv) > 1:
-        sys.path.insert(0, sys.argv[1])
+    """Raise what is wrong."""
+    sys.path[:0] = sys.argv[1:]
     import torch
     from safetensors.torch import load_file, save_file
     from torch.nn import functional

@@ -65,6 +65,23 @@ def test_layers_keep_modes_and_links_and_list_parents_first(tmp_path: Path) -> N
     assert {(entry.uid, entry.gid, entry.mtime) for entry in entries} == {(0, 0, 0)}
 
 
+def test_files_that_only_their_owner_could_read_can_be_read_in_the_image(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree")
+    (tree / "twin").chmod(0o700)
+    (tree / "secret").write_bytes(b"")
+    (tree / "secret").chmod(0o600)
+    (tree / "sub").chmod(0o700)
+    (tree / "tmp").mkdir()
+    (tree / "tmp").chmod(0o1777)
+    blob = store_layer(Layer("", tree), tmp_path)
+    assert blob.path is not None
+    with tarfile.open(blob.path) as layer:
+        modes = {entry.name: entry.mode for entry in layer}
+    assert modes["secret"] == 0o644
+    assert modes["twin"] == modes["sub"] == 0o755
+    assert modes["tmp"] == 0o1777
+
+
 def test_the_same_content_gives_the_same_image_in_another_cache_at_another_time(tmp_path: Path) -> None:
     images = []
     for run in ("one", "two"):
