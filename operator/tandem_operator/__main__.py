@@ -1,0 +1,136 @@
+"""Flags -> hold the Lease -> watch and reconcile -> stop when a signal comes or the Lease is lost."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from tandem_operator.config import LoopSettings, RenderSettings, Settings
+
+log = logging.getLogger("tandem_operator")
+
+EXIT_LEASE_LOST = 1
+"""Kubernetes starts the container anew, as a standby: fencing by restart."""
+
+
+def parse_settings(arguments: list[str]) -> Settings:
+    parser = argparse.ArgumentParser(prog="tandem-operator", description="Reconciles InferenceDeployments.")
+    parser.add_argument(
+        "--default-runtime-image",
+        default=RenderSettings.default_runtime_image,
+        metavar="IMAGE",
+        help="image of router and model pods whose spec names none (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--namespace",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="watch this namespace only; may be given several times (default: all)",
+    )
+    parser.add_argument("--telemetry-port", type=int, default=Settings.telemetry_port, help="default: %(default)s")
+    parser.add_argument("--log-level", default=Settings.log_level, choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    parser.add_argument(
+        "--resync-seconds",
+        type=float,
+        default=LoopSettings.resync_seconds,
+        help="look at every deployment at least this often (default: %(default)s)",
+    )
+    options = parser.parse_args(arguments)
+    return Settings(
+        render=RenderSettings(default_runtime_image=options.default_runtime_image),
+        loop=LoopSettings(resync_seconds=options.resync_seconds),
+        namespaces=tuple(options.namespace),
+        telemetry_port=options.telemetry_port,
+        log_level=options.log_level,
+    )
+
+
+async def run(settings: Settings) -> int:
+    """Exit code."""
+    from tandem_operator.cluster.client import KubernetesClient, load_configuration
+    from tandem_operator.cluster.handlers import watch
+    from tandem_operator.cluster.lease import Lease, LeaseLost
+    from tandem_operator.reconcile.queue import Outcome, WorkQueue
+    from tandem_operator.reconcile.reconciler import Key, Reconciler
+    from tandem_operator.telemetry.metrics import Metrics
+    from tandem_operator.telemetry.server import make_app, serve
+
+    identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
+    configuration = await load_configuration()
+    client = KubernetesClient(configuration, identity)
+    lease = Lease(client, os.environ.get("POD_NAMESPACE", "default"), identity, settings.lease)
+    leads = False
+
+    def observe(outcome: Outcome) -> None:
+        metrics.observe(outcome.result, outcome.seconds)
+
+    reconciler = Reconciler(client, settings, lambda: datetime.now(UTC))
+    queue: WorkQueue[Key] = WorkQueue(reconciler.reconcile, settings.loop, observe)
+    metrics = Metrics(queue.depth, queue.oldest_seconds, lambda: float(leads))
+
+    def unhealthy() -> str:
+        age = queue.oldest_seconds()
+        return f"a deployment has waited for {age:.0f} s" if age > settings.loop.stuck_seconds else ""
+
+    runner = await serve(make_app(unhealthy, lambda: lease.reached, metrics.text), settings.telemetry_port)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    code = 0
+    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(lease.acquire()), asyncio.create_task(stop.wait())]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set():
+            return 0
+        await tasks[0]
+        leads = True
+        work = asyncio.create_task(queue.run(), name="queue")
+        held = asyncio.create_task(lease.hold(), name="lease")
+        watching = asyncio.create_task(watch(queue.add, configuration, settings.namespaces, stop), name="watch")
+        tasks += [work, held, watching]
+        done, _ = await asyncio.wait([work, held, watching], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            error = task.exception()
+            if isinstance(error, LeaseLost):
+                log.error("the Lease is lost, stopping at once: %s", error)
+                code = EXIT_LEASE_LOST
+            elif error:
+                log.error("%s ended: %r", task.get_name(), error, exc_info=error)
+                code = 1
+        work.cancel()  # nothing is written from here on
+        await asyncio.wait([work])
+        leads = False
+        if not held.done():
+            held.cancel()
+            await lease.release()
+    finally:
+        for task in tasks:
+            task.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(10):
+                await asyncio.gather(*tasks, return_exceptions=True)
+        await runner.cleanup()
+        await client.close()
+    return code
+
+
+def main(arguments: list[str] | None = None) -> int:
+    settings = parse_settings(sys.argv[1:] if arguments is None else arguments)
+    from tandem_operator.telemetry.logs import configure_logs
+
+    configure_logs(settings.log_level)
+    return asyncio.run(run(settings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The contract: spec, status, conditions, names, and the CRD that is generated from them. No I/O."""

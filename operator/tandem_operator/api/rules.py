@@ -1,0 +1,81 @@
+"""CEL rules of the CRD: what the API server refuses, each with a sentence that a person can act on."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from tandem_operator.api import names
+
+DURATION: Final = "^([0-9]+(ms|s|m|h))+$"
+QUANTITY: Final = (
+    r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$"
+)
+
+
+def rule(expression: str, message: str, **more: Any) -> dict[str, Any]:
+    return {"rule": expression, "message": message, **more}
+
+
+def validations(*rules: dict[str, Any]) -> dict[str, Any]:
+    return {"x-kubernetes-validations": list(rules)}
+
+
+DURATION_RULE: Final = rule(f"self.matches('{DURATION}')", "must be a duration such as 30s, 2m or 1h30m")
+
+URI_RULES: Final = (
+    rule(
+        "['hf://', 'http://', 'https://', 'pvc://', 'file:///'].exists(p, self.startsWith(p))",
+        "uri must start with hf://, http://, https://, pvc:// or file:/// (an absolute path in the image)",
+    ),
+    rule(
+        "!self.startsWith('hf://') || self.matches('^hf://[^/@]+/[^/@]+(@[^@]+)?$')",
+        "a Hugging Face uri is hf://organisation/repository or hf://organisation/repository@revision",
+    ),
+    rule(
+        "!self.startsWith('pvc://') || self.matches('^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/.*)?$')",
+        "a volume uri is pvc://claim/path, where claim is a PersistentVolumeClaim in the same namespace",
+    ),
+    rule(
+        "!self.startsWith('http') || self.matches('^https?://[^/]+/.*$')",
+        "a web uri is http(s)://host/folder/, the folder that holds config.json",
+    ),
+    rule("!self.matches('[ \\t\\r\\n]') && !self.contains('/../')", "uri must not hold blanks or /../"),
+)
+
+TEMPLATE_LABELS_RULE: Final = rule(
+    "!has(self.metadata) || !has(self.metadata.labels) || self.metadata.labels.all(k, !k.startsWith('tandem.dev/')"
+    " && !(k in ['"
+    + "', '".join(sorted(label for label in names.RESERVED_LABELS if not label.startswith("tandem.dev/")))
+    + "']))",
+    "template.metadata.labels must not set tandem.dev/*, llm-d.ai/role or app.kubernetes.io/{name,instance,managed-by}:"
+    " selectors rely on them; choose another key",
+)
+
+SPEC_RULES: Final = (
+    rule(
+        "self.runtime.executor != 'Torch' || (has(self.model.uri) && size(self.model.uri) > 0)",
+        "model.uri is required with runtime.executor Torch; give one such as file:///models/tiny, or set executor to"
+        " Emulated to run without a model",
+    ),
+    rule(
+        "self.runtime.executor != 'Emulated' || !has(self.model.uri)",
+        "runtime.executor Emulated loads no model: remove model.uri, or set executor to Torch",
+    ),
+    rule(
+        "self.runtime.executor == 'Emulated' || !has(self.runtime.emulated)",
+        "runtime.emulated is read only with runtime.executor Emulated: remove it, or set executor to Emulated",
+    ),
+)
+
+ROOT_RULES: Final = (
+    rule(
+        f"size(self.metadata.name) <= {names.NAME_LIMIT}",
+        f"metadata.name must have at most {names.NAME_LIMIT} characters, so that the names of its Deployments and"
+        " Services (NAME-prefill-REVISION) fit 63",
+    ),
+    rule(
+        "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+        "metadata.name must begin with a lower-case letter and hold only lower-case letters, digits and hyphens,"
+        " because a Service is named after it",
+    ),
+)

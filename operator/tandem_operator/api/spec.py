@@ -1,0 +1,218 @@
+"""spec of an InferenceDeployment. Every field has a description: `kubectl explain` is the reference."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+from tandem_runtime.contracts.coefficients import BUNDLED
+
+from tandem_operator.api import rules
+
+HardwareClassName = Literal["a100-sxm4-80gb", "h100-sxm", "l40s", "laptop"]
+assert HardwareClassName.__args__ == BUNDLED, "the enum of hardware classes is the list of bundled coefficients"  # type: ignore[attr-defined]
+
+Quantity = Annotated[
+    int | str,
+    Field(
+        json_schema_extra={
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "x-kubernetes-int-or-string": True,
+            "pattern": rules.QUANTITY,
+            "maxLength": 64,
+        }
+    ),
+]
+
+
+class ApiModel(BaseModel):
+    """camelCase outside, snake_case inside; unknown fields are the API server's to refuse, so they are ignored here."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+
+
+class Resources(ApiModel):
+    """CPU and memory of a container, as in a Pod."""
+
+    limits: dict[str, Quantity] = Field(
+        default_factory=dict,
+        description="Most that each container may use, by resource name (cpu, memory, nvidia.com/gpu ...).",
+        json_schema_extra={"maxProperties": 32},
+    )
+    requests: dict[str, Quantity] = Field(
+        default_factory=dict,
+        description="What the scheduler reserves for each container. Absent: equal to limits.",
+        json_schema_extra={"maxProperties": 32},
+    )
+
+
+def _free_object(description: str) -> dict[str, Any]:
+    return {"type": "object", "x-kubernetes-preserve-unknown-fields": True, "description": description}
+
+
+TEMPLATE_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "metadata": {
+            "type": "object",
+            "description": "Labels and annotations added to the pods.",
+            "properties": {
+                "labels": {
+                    "type": "object",
+                    "description": "Added labels. Those that selectors rely on cannot be set.",
+                    "additionalProperties": {"type": "string", "maxLength": 63},
+                    "maxProperties": 64,
+                },
+                "annotations": {
+                    "type": "object",
+                    "description": "Added annotations.",
+                    "additionalProperties": {"type": "string"},
+                    "maxProperties": 64,
+                },
+            },
+        },
+        "spec": _free_object(
+            "Fields of a pod's spec, merged into ours: nodeSelector, tolerations, affinity, volumes, imagePullSecrets,"
+            " terminationGracePeriodSeconds, runtimeClassName ... The main container is named `runtime`, the one that"
+            " brings the model `fetch`: name them to add env or volumeMounts."
+        ),
+    },
+    **rules.validations(rules.TEMPLATE_LABELS_RULE),
+}
+
+_RESOURCES: Any = Field(
+    default_factory=Resources,
+    description="CPU and memory of the main container. limits.cpu also sets how many threads compute.",
+)
+_TEMPLATE: Any = Field(
+    default_factory=dict,
+    description=(
+        "Override of the pods, merged as `kubectl patch --type=strategic` would: maps by key, lists of containers, env,"
+        " volumes and mounts by name, other lists replaced, null removes. It must leave the `runtime` container and the"
+        " labels of our selectors in place."
+    ),
+    json_schema_extra=TEMPLATE_SCHEMA,
+)
+
+
+class Model(ApiModel):
+    """The model that is served."""
+
+    name: str | None = Field(
+        default=None,
+        description="Name that clients send as `model`. Default: metadata.name.",
+        min_length=1,
+        max_length=200,
+        pattern=r"^[A-Za-z0-9]([A-Za-z0-9._:/-]*[A-Za-z0-9])?$",
+    )
+    uri: str | None = Field(
+        default=None,
+        description=(
+            "Where the weights are: hf://organisation/repository[@revision] (Hugging Face hub), http(s)://host/folder/"
+            " (a folder with config.json), pvc://claim/path (a volume in this namespace, mounted read-only), or"
+            " file:///path (baked into the runtime image; ours holds file:///models/tiny). Required with executor"
+            " Torch. A change starts new pools beside the old and moves traffic when they are ready."
+        ),
+        min_length=1,
+        max_length=1024,
+        json_schema_extra=rules.validations(*rules.URI_RULES),
+    )
+    max_context_tokens: int | None = Field(
+        default=None,
+        description="Longest prompt plus answer, in tokens. Default: the model's own limit.",
+        ge=16,
+        le=16_777_216,
+        json_schema_extra={"format": "int32"},
+    )
+
+
+class Pool(ApiModel):
+    """One pool of model pods."""
+
+    replicas: int = Field(
+        default=1,
+        description="How many pods. The operator owns the count of its Deployments: change it here, not there.",
+        ge=1,
+        le=1000,
+        json_schema_extra={"format": "int32"},
+    )
+    resources: Resources = _RESOURCES
+    template: dict[str, Any] = _TEMPLATE
+
+
+class Router(ApiModel):
+    """The pods that clients talk to."""
+
+    replicas: int = Field(
+        default=1, description="How many router pods.", ge=1, le=100, json_schema_extra={"format": "int32"}
+    )
+    wait_for_pods: str = Field(
+        default="120s",
+        description="How long a request waits for a model pod when none is ready (then 503), as 30s, 2m or 1h30m.",
+        max_length=32,
+        json_schema_extra=rules.validations(rules.DURATION_RULE),
+    )
+    resources: Resources = _RESOURCES
+    template: dict[str, Any] = _TEMPLATE
+
+
+class Emulated(ApiModel):
+    """Settings of executor Emulated."""
+
+    hardware_class: HardwareClassName = Field(
+        default="h100-sxm", description="Whose speed is emulated: the name of a bundled set of coefficients."
+    )
+
+
+class Runtime(ApiModel):
+    """The program in the pods."""
+
+    image: str | None = Field(
+        default=None,
+        description=(
+            "Image of router and model pods. Default: the one that the operator was installed with, at the time"
+            " when the revision was made; an operator upgrade does not restart running model pods."
+        ),
+        min_length=1,
+        max_length=512,
+        pattern=r"^\S+$",
+    )
+    executor: Literal["Torch", "Emulated"] = Field(
+        default="Torch",
+        description=(
+            "Torch loads the model and computes. Emulated loads nothing, takes the time that the performance model"
+            " predicts and answers with deterministic tokens: for trying out fleets without GPUs."
+        ),
+    )
+    emulated: Emulated | None = Field(default=None, description="Settings of executor Emulated.")
+
+
+class InferenceDeploymentSpec(ApiModel):
+    """What to serve and with how many pods."""
+
+    model_config = ConfigDict(json_schema_extra=rules.validations(*rules.SPEC_RULES))
+
+    model: Model = Field(
+        default_factory=Model, description="The model that is served.", json_schema_extra={"default": {}}
+    )
+    prefill: Pool = Field(
+        default_factory=Pool,
+        description="Pods that compute the KV pages of prompts and hand them to decode pods.",
+        json_schema_extra={"default": {}},
+    )
+    decode: Pool = Field(
+        default_factory=Pool,
+        description="Pods that receive KV pages and generate the answers.",
+        json_schema_extra={"default": {}},
+    )
+    router: Router = Field(
+        default_factory=Router,
+        description="The OpenAI-compatible front: queues, chooses a prefill and a decode pod, streams the answer.",
+        json_schema_extra={"default": {}},
+    )
+    runtime: Runtime = Field(
+        default_factory=Runtime,
+        description="The program in the pods: image and executor.",
+        json_schema_extra={"default": {}},
+    )

@@ -1,0 +1,1 @@
+"""The outside world: the API server, its watch streams, the Lease."""

@@ -1,0 +1,173 @@
+"""The API server behind the small Protocol of reconcile/world.py: plain dicts over kubernetes.aio."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, Configuration
+
+from tandem_operator.api import names
+from tandem_operator.reconcile.errors import ApiError
+from tandem_operator.reconcile.world import Notice, Object
+
+REQUEST_TIMEOUT: Final = aiohttp.ClientTimeout(total=30, connect=10)
+PAGE_SIZE: Final = 500
+NOTE_LIMIT: Final = 1024
+"""Characters that the API server allows in the note of an Event."""
+
+RESOURCES: Final = {
+    "ConfigMap": ("api/v1", "configmaps"),
+    "Pod": ("api/v1", "pods"),
+    "Secret": ("api/v1", "secrets"),
+    "Service": ("api/v1", "services"),
+    "Deployment": ("apis/apps/v1", "deployments"),
+    "Event": ("apis/events.k8s.io/v1", "events"),
+    "Lease": ("apis/coordination.k8s.io/v1", "leases"),
+    names.KIND: (f"apis/{names.API_VERSION}", names.PLURAL),
+}
+
+log = logging.getLogger(__name__)
+
+
+async def load_configuration() -> Configuration:
+    """In a pod its ServiceAccount, else $KUBECONFIG or ~/.kube/config."""
+    configuration = Configuration()
+    if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+        config.load_incluster_config(client_configuration=configuration)
+    else:
+        await config.load_kube_config(client_configuration=configuration, persist_config=False)
+    return configuration
+
+
+class KubernetesClient:
+    """Implements `Cluster`, and what the Lease needs."""
+
+    def __init__(self, configuration: Configuration, instance: str) -> None:
+        self._api = ApiClient(configuration)
+        self._instance = instance
+
+    async def close(self) -> None:
+        await self._api.close()
+
+    async def get(self, kind: str, namespace: str, name: str) -> Object | None:
+        return await self._send("GET", _path(kind, namespace, name), absent=(404,))
+
+    async def find(self, kind: str, namespace: str, labels: dict[str, str]) -> list[Object]:
+        query = {"limit": str(PAGE_SIZE), "labelSelector": ",".join(f"{k}={v}" for k, v in sorted(labels.items()))}
+        items: list[Object] = []
+        while True:
+            page = await self._send("GET", _path(kind, namespace), query) or {}
+            items += page.get("items") or []
+            token = page.get("metadata", {}).get("continue")
+            if not token:
+                return items
+            query["continue"] = token
+
+    async def apply(self, body: Object) -> Object:
+        result = await self._apply(body, "")
+        return result or {}
+
+    async def apply_status(self, body: Object) -> None:
+        await self._apply(body, "/status", absent=(404,))
+
+    async def _apply(self, body: Object, subresource: str, absent: tuple[int, ...] = ()) -> Object | None:
+        metadata = body["metadata"]
+        path = _path(body["kind"], metadata["namespace"], metadata["name"]) + subresource
+        query = {"fieldManager": names.FIELD_MANAGER, "force": "true"}
+        return await self._send("PATCH", path, query, body, "application/apply-patch+yaml", absent)
+
+    async def patch_json(self, kind: str, namespace: str, name: str, operations: list[Object]) -> None:
+        query = {"fieldManager": names.FIELD_MANAGER}
+        await self._send("PATCH", _path(kind, namespace, name), query, operations, "application/json-patch+json")
+
+    async def create(self, body: Object) -> bool:
+        query = {"fieldManager": names.FIELD_MANAGER}
+        result = await self._send(
+            "POST", _path(body["kind"], body["metadata"]["namespace"]), query, body, absent=(409,)
+        )
+        return result is not None
+
+    async def replace(self, body: Object) -> bool:
+        """Only if nobody wrote since it was read; False when somebody did, or it is gone."""
+        metadata = body["metadata"]
+        path = _path(body["kind"], metadata["namespace"], metadata["name"])
+        return await self._send("PUT", path, body=body, absent=(404, 409)) is not None
+
+    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+        options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+        await self._send("DELETE", _path(kind, namespace, name), body=options, absent=(404, 409))
+
+    async def notify(self, regarding: Object, notice: Notice) -> None:
+        metadata = regarding["metadata"]
+        now = datetime.now(UTC)
+        body = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"generateName": f"{metadata['name']}.", "namespace": metadata["namespace"]},
+            "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "type": notice.type,
+            "reason": notice.reason,
+            "action": notice.action,
+            "note": notice.note[:NOTE_LIMIT],
+            "reportingController": f"{names.GROUP}/operator",
+            "reportingInstance": self._instance,
+            "regarding": {
+                "apiVersion": names.API_VERSION,
+                "kind": names.KIND,
+                "namespace": metadata["namespace"],
+                "name": metadata["name"],
+                "uid": metadata["uid"],
+            },
+        }
+        try:
+            await self._send("POST", _path("Event", metadata["namespace"]), body=body)
+        except ApiError as error:
+            log.warning(
+                "an Event was not written: %s", error, extra={"key": f"{metadata['namespace']}/{metadata['name']}"}
+            )
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+        absent: tuple[int, ...] = (),
+    ) -> Object | None:
+        """The decoded answer; None for statuses in `absent`. Raises ApiError, also when no server is reached."""
+        headers: dict[str, str] = {"Accept": "application/json", "Content-Type": content_type}
+        await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        url = f"{self._api.configuration.host}/{path}" + (f"?{urlencode(query)}" if query else "")
+        try:
+            response = await self._api.rest_client.request(
+                method, url, headers=headers, body=body, _request_timeout=REQUEST_TIMEOUT
+            )
+            data = await response.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise ApiError(0, f"the API server is not reached: {error!r}") from error
+        if response.status in absent:
+            return None
+        if response.status >= 300:
+            raise ApiError(response.status, _message_of(data))
+        answer: Object = json.loads(data) if data else {}
+        return answer
+
+
+def _path(kind: str, namespace: str, name: str = "") -> str:
+    group, plural = RESOURCES[kind]
+    return f"{group}/namespaces/{namespace}/{plural}" + (f"/{name}" if name else "")
+
+
+def _message_of(data: bytes) -> str:
+    try:
+        return str(json.loads(data).get("message", ""))
+    except (ValueError, AttributeError):
+        return data[:200].decode(errors="replace")

@@ -1,0 +1,95 @@
+"""Every setting of the operator with its default and its reason; flags set the few that differ per install."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RenderSettings:
+    """What goes into the objects of every deployment."""
+
+    default_runtime_image: str = "tandem-runtime:0.1.0"
+    """Image of pods whose spec names none; the chart passes the one of its release."""
+
+    image_pull_policy: str = "IfNotPresent"
+    """Tags are versions: pulling again brings nothing new and needs the registry at every restart."""
+
+    termination_grace_seconds: int = 120
+    """Upper bound for answers in flight to finish or to move; an idle pod is gone in a second."""
+
+    startup_period_seconds: int = 2
+    """How soon a pod that has loaded its model is noticed."""
+
+    startup_limit_seconds: int = 3600
+    """Large checkpoints from slow storage take tens of minutes; a kill in the middle starts over."""
+
+    readiness_period_seconds: int = 2
+    readiness_failures: int = 3
+    """6 s: longer than a garbage collection or a long step, shorter than a client's patience."""
+
+    liveness_period_seconds: int = 10
+    liveness_failures: int = 6
+    """One minute without an answer from the health port: the process hangs."""
+
+    probe_timeout_seconds: int = 5
+    """A busy node answers late; that is no reason to restart a model."""
+
+    node_loss_seconds: int = 30
+    """Pods of a dead node are replaced after half a minute: longer than a kubelet's restart."""
+
+    user_id: int = 65532
+    """The `nonroot` user of our images."""
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """Pace of the reconcile loop."""
+
+    workers: int = 4
+    """Keys worked on at the same time; each waits for the API server nearly all its time."""
+
+    resync_seconds: float = 600.0
+    """Every key is looked at this often even when no event came: a lost event costs minutes, not for ever."""
+
+    resync_jitter: float = 0.1
+    """+-10 %, so that thousands of keys do not come together."""
+
+    backoff_base_seconds: float = 1.0
+    backoff_limit_seconds: float = 300.0
+    """Transient errors: 1 s, 2 s, 4 s ... 5 min, each with +-25 % jitter."""
+
+    backoff_jitter: float = 0.25
+
+    progress_seconds: float = 15.0
+    """Look again while pods start: their events come anyway, this covers a missed one."""
+
+    stuck_seconds: float = 360.0
+    """A key that waits or runs longer than this makes /healthz fail: the loop hangs."""
+
+    override_visible_seconds: float = 300.0
+    """How long ReplicasOverridden stays True after a repair: long enough to be seen by a person and by a scrape."""
+
+
+@dataclass(frozen=True)
+class LeaseSettings:
+    """Leader election by a coordination.k8s.io Lease; Kubernetes' own defaults."""
+
+    name: str = "tandem-operator"
+    duration_seconds: float = 15.0
+    renew_deadline_seconds: float = 10.0
+    retry_seconds: float = 2.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All of it."""
+
+    render: RenderSettings = RenderSettings()
+    loop: LoopSettings = LoopSettings()
+    lease: LeaseSettings = LeaseSettings()
+    namespaces: tuple[str, ...] = ()
+    """Watched namespaces; empty: all."""
+
+    telemetry_port: int = 8080
+    log_level: str = "INFO"

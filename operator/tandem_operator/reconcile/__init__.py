@@ -1,0 +1,1 @@
+"""The loop: observe, plan, apply, report. The only place that knows the order of things."""

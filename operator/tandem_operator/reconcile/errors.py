@@ -1,0 +1,34 @@
+"""Three classes of trouble: the user must act, time must pass, or try again."""
+
+from __future__ import annotations
+
+
+class Invalid(Exception):
+    """The user must change something; no retry until the object changes. Becomes Accepted=False."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class Waiting(Exception):
+    """Not yet; look again after `seconds`. No error."""
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+class ApiError(Exception):
+    """Answer of the API server that is not a success. Any but a refusal is transient: back off and try again."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status = status
+        self.message = message
+
+    @property
+    def refused(self) -> bool:
+        """The object itself is wrong, so that trying again cannot help."""
+        return self.status in (400, 422)

@@ -1,0 +1,227 @@
+"""One look at one deployment: observe, plan, apply what differs, prune, report, and say when to look again."""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from tandem_operator.api import conditions as c
+from tandem_operator.api import names
+from tandem_operator.api.conditions import Reason
+from tandem_operator.api.deployment import InferenceDeployment, parse_deployment
+from tandem_operator.config import Settings
+from tandem_operator.reconcile.difference import removal_patch
+from tandem_operator.reconcile.drift import Drift, compare, stamp
+from tandem_operator.reconcile.errors import ApiError, Invalid, Waiting
+from tandem_operator.reconcile.observe import Observed, observe, owned_by
+from tandem_operator.reconcile.plan import Plan, make_plan
+from tandem_operator.reconcile.report import (
+    Statement,
+    condition_of,
+    describe,
+    parse_timestamp,
+    refused,
+    role_status,
+    write_conditions,
+)
+from tandem_operator.reconcile.world import Cluster, Notice, Object
+from tandem_operator.render.network import client_url, token_secret
+from tandem_operator.render.pods import InvalidTemplate
+
+Key = tuple[str, str]
+"""(namespace, name)"""
+
+log = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """Holds no state of the cluster; only what was last repaired, so that it can be shown for a while."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        settings: Settings,
+        now: Callable[[], datetime],
+        make_token: Callable[[], str] = lambda: secrets.token_hex(32),
+    ) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._now = now
+        self._make_token = make_token
+        self._repaired: dict[Key, tuple[datetime, Drift]] = {}
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Seconds until the next look, infinite: at the resync; None: it is gone. Raises ApiError and Waiting."""
+        namespace, name = key
+        body = await self._cluster.get(names.KIND, namespace, name)
+        if body is None or body["metadata"].get("deletionTimestamp"):
+            self._repaired.pop(key, None)  # owner references collect the children
+            return None
+        observed = await observe(self._cluster, name, namespace, body["metadata"]["uid"])
+        try:
+            infd = self._parse(body)
+            plan = self._plan(infd, observed)
+            drifts = await self._apply(body, infd, plan, observed)
+        except Invalid as problem:
+            log.info("refused: %s", problem.message, extra={"key": f"{namespace}/{name}"})
+            statements = refused(problem.reason, problem.message, bool(observed.children))
+            await self._report(body, {}, statements)
+            # Deleting the object that is in the way brings no event of ours.
+            return self._settings.loop.progress_seconds if problem.reason == Reason.NAME_TAKEN else math.inf
+        observed = await observe(self._cluster, name, namespace, infd.uid)
+        observed = await self._prune(infd, observed)
+        plan = self._plan(infd, observed)
+        await self._tell_drifts(body, drifts)
+        override, override_ends = self._override(key, body, drifts)
+        states, statements = describe(name, observed, plan.revision, plan.serving_revision)
+        accepted = Statement(c.ACCEPTED, True, Reason.VALID, "the spec is valid")
+        status: dict[str, Any] = {"revision": plan.revision, "url": client_url(infd)}
+        status |= {state.role: role_status(state) for state in states if state.want}
+        await self._report(body, status, [accepted, override, *statements])
+        waits = [override_ends] if override_ends else []
+        if any(not s.status for s in statements if s.type != c.PROGRESSING) or self._moves(statements):
+            waits.append(self._settings.loop.progress_seconds)
+        return min(waits, default=math.inf)
+
+    @staticmethod
+    def _moves(statements: list[Statement]) -> bool:
+        return any(s.type == c.PROGRESSING and s.reason != Reason.ROLLOUT_COMPLETE for s in statements)
+
+    def _parse(self, body: Object) -> InferenceDeployment:
+        try:
+            return parse_deployment(body)
+        except ValueError as error:
+            raise Invalid(Reason.INVALID_SPEC, str(error)) from error
+
+    def _plan(self, infd: InferenceDeployment, observed: Observed) -> Plan:
+        try:
+            return make_plan(infd, observed, self._settings.render)
+        except InvalidTemplate as error:
+            raise Invalid(Reason.INVALID_TEMPLATE, str(error)) from error
+        except ValueError as error:
+            raise Invalid(Reason.INVALID_SPEC, str(error)) from error
+
+    async def _apply(self, body: Object, infd: InferenceDeployment, plan: Plan, observed: Observed) -> list[Drift]:
+        """Applies what differs. What is missing although this generation was reported before was deleted."""
+        status = body.get("status") or {}
+        settled = status.get("observedGeneration") == infd.generation and status.get("revision") == plan.revision
+        drifts = []
+        made = await self._cluster.create(token_secret(infd, self._make_token(), self._make_token()))
+        if made and settled:
+            drifts.append(Drift(Reason.CHILD_DELETED, f"Secret {names.token_name(infd.name)}", "somebody", ()))
+        for want in map(stamp, plan.apply):
+            key = (want["kind"], want["metadata"]["name"])
+            live = observed.children.get(key) or await self._claim(want, infd)
+            if live is None:
+                if settled:
+                    drifts.append(Drift(Reason.CHILD_DELETED, " ".join(key), "somebody", ()))
+                await self._write(want)
+                continue
+            found = compare(want, live)
+            if found.removals:
+                patch = removal_patch(list(found.removals), live["metadata"]["resourceVersion"])
+                await self._cluster.patch_json(want["kind"], infd.namespace, want["metadata"]["name"], patch)
+            if found.differs:
+                await self._write(want)
+            if found.drift:
+                drifts.append(found.drift)
+        return drifts
+
+    async def _claim(self, want: Object, infd: InferenceDeployment) -> Object | None:
+        """The object that has our child's name but lacks our labels. Raises Invalid when it is not ours to touch."""
+        kind, name = want["kind"], want["metadata"]["name"]
+        live = await self._cluster.get(kind, infd.namespace, name)
+        if live is None or owned_by(live, infd.uid):
+            return live
+        owners = live["metadata"].get("ownerReferences") or []
+        if any(owner.get("kind") == names.KIND and owner.get("name") == infd.name for owner in owners):
+            raise Waiting(
+                f"{kind} {name} belongs to a deleted {names.KIND} of the same name and is being collected", 2.0
+            )
+        raise Invalid(
+            Reason.NAME_TAKEN,
+            f"{kind} {name} exists and does not belong to this {names.KIND}; delete it or choose another metadata.name",
+        )
+
+    async def _write(self, want: Object) -> None:
+        name = f"{want['kind']} {want['metadata']['name']}"
+        try:
+            await self._cluster.apply(want)
+        except ApiError as error:
+            if error.refused:
+                message = f"the API server refuses {name}: {error.message}; correct the spec or the template override"
+                raise Invalid(Reason.REFUSED_BY_API_SERVER, message) from error
+            raise
+        log.info("applied %s", name, extra={"key": f"{want['metadata']['namespace']}/{name}"})
+
+    async def _prune(self, infd: InferenceDeployment, observed: Observed) -> Observed:
+        """Planned afresh from what is there after the apply, so that nothing goes that still takes traffic."""
+        children = dict(observed.children)
+        for name in self._plan(infd, observed).prunable_pools(observed):
+            child = children.pop(("Deployment", name))
+            await self._cluster.delete("Deployment", infd.namespace, name, child["metadata"]["uid"])
+            log.info("pruned Deployment %s", name, extra={"key": f"{infd.namespace}/{infd.name}"})
+        return Observed(children, observed.pods)
+
+    async def _tell_drifts(self, body: Object, drifts: list[Drift]) -> None:
+        for drift in drifts:
+            note = drift.sentence(body["metadata"]["name"])
+            await self._cluster.notify(body, Notice("Warning", c.REPLICAS_OVERRIDDEN, "Repair", note))
+
+    def _override(self, key: Key, body: Object, drifts: list[Drift]) -> tuple[Statement, float | None]:
+        """The condition, and seconds until it may be withdrawn."""
+        now = self._now()
+        if drifts:
+            self._repaired[key] = (now, drifts[0])
+        visible = self._settings.loop.override_visible_seconds
+        if key in self._repaired:
+            when, drift = self._repaired[key]
+            left = visible - (now - when).total_seconds()
+            if left > 0:
+                return Statement(c.REPLICAS_OVERRIDDEN, True, drift.reason, drift.sentence(key[1])), left
+            del self._repaired[key]
+        old = condition_of(body, c.REPLICAS_OVERRIDDEN)
+        if old and old["status"] == "True":
+            # Repaired by another instance of the operator: its condition is all that is left of it.
+            end = parse_timestamp(old["lastTransitionTime"]) + timedelta(seconds=visible)
+            if now < end:
+                left = (end - now).total_seconds()
+                return Statement(c.REPLICAS_OVERRIDDEN, True, old["reason"], old["message"]), left
+        return Statement(c.REPLICAS_OVERRIDDEN, False, Reason.NOT_OVERRIDDEN, "nobody else changed the children"), None
+
+    async def _report(self, body: Object, fields: dict[str, Any], statements: list[Statement]) -> None:
+        """Writes status only when it differs; Ready, Accepted and Progressing also become Events when they change."""
+        metadata = body["metadata"]
+        old = body.get("status") or {}
+        generation = metadata.get("generation", 0)
+        conditions = write_conditions(statements, old.get("conditions") or [], generation, self._now())
+        status = {"observedGeneration": generation, **fields, "conditions": conditions}
+        if status == old:
+            return
+        await self._cluster.apply_status(
+            {
+                "apiVersion": names.API_VERSION,
+                "kind": names.KIND,
+                "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]},
+                "status": status,
+            }
+        )
+        for new in conditions:
+            before = condition_of(body, new["type"])
+            changed = before is None or (before["status"], before["reason"]) != (new["status"], new["reason"])
+            if changed and (notice := _notice_of(new)):
+                await self._cluster.notify(body, notice)
+
+
+def _notice_of(condition: dict[str, Any]) -> Notice | None:
+    """Events tell the story of a deployment: rolling out, rolled out, ready, not ready and why."""
+    kind, status, reason = condition["type"], condition["status"], condition["reason"]
+    if kind == c.PROGRESSING and reason in (Reason.ROLLING_OUT, Reason.ROLLOUT_COMPLETE):
+        return Notice("Normal", reason, "Rollout", condition["message"])
+    if kind != c.READY or reason in (Reason.PODS_STARTING, Reason.ROLLING_OUT):
+        return None
+    return Notice("Normal" if status == "True" else "Warning", reason, "Report", condition["message"])

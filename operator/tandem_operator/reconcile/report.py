@@ -1,0 +1,165 @@
+"""Pure: what was observed -> status and conditions. Ready sums up and says why not, and what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from tandem_runtime.contracts.names import LABEL_REVISION, LABEL_ROLE
+
+from tandem_operator.api import conditions as c
+from tandem_operator.api import names
+from tandem_operator.api.conditions import Reason
+from tandem_operator.reconcile.observe import Observed, is_available, is_rolled_out, label, router_revision
+from tandem_operator.reconcile.pods import Problem, find_problem, refused_pods
+from tandem_operator.reconcile.world import Object
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A condition without its times."""
+
+    type: str
+    status: bool
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class RoleState:
+    """Pods of one role at one revision."""
+
+    role: str
+    revision: str
+    ready: int
+    want: int
+    available: bool
+    problem: Problem | None
+
+    @property
+    def summary(self) -> str:
+        return f"{self.ready}/{self.want}"
+
+    def statement(self, name: str) -> Statement:
+        kind = c.AVAILABLE_OF_ROLE[self.role]
+        if self.want == 0:
+            return Statement(kind, False, Reason.NOT_CREATED, f"no {self.role} Deployment yet; look again in a moment")
+        if self.ready >= self.want:
+            return Statement(kind, True, Reason.AVAILABLE, f"{self.summary} {self.role} pods ready")
+        if self.problem:
+            return Statement(
+                kind, False, self.problem.reason, f"{self.summary} {self.role} pods ready: {self.problem.message}"
+            )
+        where = f"kubectl get pods -l tandem.dev/deployment={name},tandem.dev/role={self.role}"
+        return Statement(
+            kind,
+            False,
+            Reason.PODS_STARTING,
+            f"{self.summary} {self.role} pods ready, the others start; watch with {where}",
+        )
+
+
+def role_state(observed: Observed, role: str, revision: str) -> RoleState:
+    """Of the pods of `revision`; a router is one Deployment through all revisions."""
+    deployment = observed.router() if role == "router" else observed.deployments(role).get(revision)
+    if deployment is None:
+        return RoleState(role, revision, 0, 0, False, None)
+    want = int(deployment["spec"].get("replicas", 1))
+    ready = min(int((deployment.get("status") or {}).get("readyReplicas", 0)), want)
+    pods = [
+        pod
+        for pod in observed.pods
+        if label(pod, LABEL_ROLE) == role and (role == "router" or label(pod, LABEL_REVISION) == revision)
+    ]
+    settled = ready >= want and is_available(deployment)
+    problem = None if settled else refused_pods(deployment) or find_problem(pods)
+    revision = router_revision(deployment) or revision if role == "router" else revision
+    return RoleState(role, revision, ready, want, is_available(deployment), problem)
+
+
+def describe(
+    name: str, observed: Observed, revision: str, serving_revision: str
+) -> tuple[list[RoleState], list[Statement]]:
+    """States of the roles that take traffic, and all statements but Accepted and ReplicasOverridden."""
+    serving = [role_state(observed, role, serving_revision) for role in names.ROLES]
+    coming = [role_state(observed, role, revision) for role in names.POOL_ROLES]
+    progress = _progress(observed, coming, revision, serving_revision)
+    available = [state.statement(name) for state in serving]
+    return serving, [*available, progress, _ready(serving, available, progress)]
+
+
+def _progress(observed: Observed, coming: list[RoleState], revision: str, serving_revision: str) -> Statement:
+    router = role_state(observed, "router", revision)
+    done = revision == serving_revision and is_rolled_out(observed.router())
+    if done and all(is_rolled_out(observed.deployments(state.role).get(revision)) for state in coming):
+        return Statement(c.PROGRESSING, False, Reason.ROLLOUT_COMPLETE, f"revision {revision} is rolled out")
+    counts = ", ".join(f"{state.role} {state.summary}" for state in [*coming, router])
+    old = "" if revision == serving_revision else f"; revision {serving_revision} goes on serving meanwhile"
+    problem = next((state.problem for state in [*coming, router] if state.problem), None)
+    if problem:
+        text = f"revision {revision} ({counts}) does not come up: {problem.message}{old}"
+        return Statement(c.PROGRESSING, False, problem.reason, text)
+    return Statement(c.PROGRESSING, True, Reason.ROLLING_OUT, f"revision {revision} is coming: {counts} ready{old}")
+
+
+def _ready(serving: list[RoleState], available: list[Statement], progress: Statement) -> Statement:
+    """True when what the spec says is what runs: all pods of its revision are ready, and they take the traffic."""
+    summary = ", ".join(f"{state.role} {state.summary}" for state in serving)
+    serves = f" (it goes on serving with {summary})" if all(state.ready for state in serving) else ""
+    broken = [one for state, one in zip(serving, available, strict=True) if not one.status and state.problem]
+    lacking = [one for one in available if not one.status]
+    for first in [*broken, *lacking]:
+        return Statement(c.READY, False, first.reason, first.message + serves)
+    if progress.reason != Reason.ROLLOUT_COMPLETE:
+        return Statement(c.READY, False, progress.reason, progress.message)
+    return Statement(c.READY, True, Reason.SERVING, f"all pods are ready: {summary}")
+
+
+def refused(message_reason: str, message: str, has_children: bool) -> list[Statement]:
+    """Accepted=False: nothing is touched, and what ran before goes on."""
+    rest = "; what ran before is left as it is" if has_children else ""
+    return [
+        Statement(c.ACCEPTED, False, message_reason, message + rest),
+        Statement(c.READY, False, message_reason, message + rest),
+    ]
+
+
+def write_conditions(
+    statements: list[Statement], previous: list[dict[str, Any]], generation: int, now: datetime
+) -> list[dict[str, Any]]:
+    """Statements with times; lastTransitionTime moves only when the status does."""
+    before = {old["type"]: old for old in previous}
+    written = []
+    for statement in sorted(statements, key=lambda s: c.TYPES.index(s.type)):
+        status = "True" if statement.status else "False"
+        old = before.get(statement.type)
+        since = old["lastTransitionTime"] if old and old["status"] == status else timestamp(now)
+        written.append(
+            {
+                "type": statement.type,
+                "status": status,
+                "reason": statement.reason,
+                "message": statement.message,
+                "lastTransitionTime": since,
+                "observedGeneration": generation,
+            }
+        )
+    return written
+
+
+def role_status(state: RoleState) -> dict[str, Any]:
+    return {"ready": state.ready, "want": state.want, "summary": state.summary, "revision": state.revision}
+
+
+def timestamp(now: datetime) -> str:
+    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_timestamp(text: str) -> datetime:
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+
+
+def condition_of(body: Object, kind: str) -> dict[str, Any] | None:
+    found = (body.get("status") or {}).get("conditions") or []
+    return next((item for item in found if item["type"] == kind), None)

@@ -1,0 +1,1 @@
+"""Pure: what is wanted -> Kubernetes objects as plain dicts."""

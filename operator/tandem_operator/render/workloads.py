@@ -1,0 +1,166 @@
+"""The Deployments: router, prefill pool, decode pool."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tandem_runtime.contracts.names import HTTP_PORT, INTERNAL_PORT, KV_PORT, METRICS_PORT
+
+from tandem_operator.api import names
+from tandem_operator.api.deployment import InferenceDeployment
+from tandem_operator.api.spec import Emulated, Pool
+from tandem_operator.config import RenderSettings
+from tandem_operator.render.pods import (
+    ENDPOINTS_FILE,
+    ENDPOINTS_PATH,
+    TOKEN_FILE,
+    override_template,
+    pod_template,
+    port,
+)
+from tandem_operator.render.source import ModelSource, model_source
+
+
+def router_deployment(infd: InferenceDeployment, revision: str, image: str, settings: RenderSettings) -> dict[str, Any]:
+    """`NAME-router`: keeps its name through revisions, so that its Service never lacks endpoints."""
+    spec = infd.spec.router
+    source = _source(infd, tokenizer_only=True)
+    arguments = [
+        "router",
+        "--endpoints", ENDPOINTS_FILE,
+        "--model-name", infd.model_name,
+        *_model_arguments(infd, source),
+        "--revision", revision,
+        "--token-file", TOKEN_FILE,
+        "--wait-for-pods", spec.wait_for_pods,
+        "--http-port", str(HTTP_PORT),
+        "--metrics-port", str(METRICS_PORT),
+    ]  # fmt: skip
+    template = pod_template(
+        labels=names.pod_labels(infd.name, "router", revision),
+        image=image,
+        arguments=arguments,
+        ports=[port("http", HTTP_PORT)],
+        source=source,
+        resources=spec.resources,
+        token_secret=names.token_name(infd.name),
+        started_when="/healthz",  # a router without model pods has started; it waits for them
+        settings=settings,
+    )
+    template["spec"]["containers"][0]["volumeMounts"].append(
+        {"name": "endpoints", "mountPath": ENDPOINTS_PATH, "readOnly": True}
+    )
+    template["spec"]["volumes"].append({"name": "endpoints", "configMap": {"name": names.endpoints_name(infd.name)}})
+    return deployment(
+        infd,
+        name=names.router_name(infd.name),
+        role="router",
+        revision=revision,
+        selector=names.selector_labels(infd.name, "router"),
+        replicas=spec.replicas,
+        template=override_template(template, spec.template, "router"),
+        annotations={},
+    )
+
+
+def pool_deployment(
+    infd: InferenceDeployment, role: str, revision: str, image: str, settings: RenderSettings
+) -> dict[str, Any]:
+    """`NAME-ROLE-REVISION`: a revision never changes what its pods compute, so two of them can stand side by side."""
+    pool: Pool = getattr(infd.spec, role)
+    source = _source(infd, tokenizer_only=False)
+    arguments = [
+        role,
+        *_model_arguments(infd, source),
+        *_executor_arguments(infd),
+        "--pod-name", "$(POD_NAME)",
+        "--address", "$(POD_IP)",
+        "--revision", revision,
+        "--token-file", TOKEN_FILE,
+        "--internal-port", str(INTERNAL_PORT),
+        "--kv-port", str(KV_PORT),
+        "--metrics-port", str(METRICS_PORT),
+    ]  # fmt: skip
+    template = pod_template(
+        labels=names.pod_labels(infd.name, role, revision),
+        image=image,
+        arguments=arguments,
+        ports=[port("internal", INTERNAL_PORT), port("kv", KV_PORT)],
+        source=source,
+        resources=pool.resources,
+        token_secret=names.token_name(infd.name),
+        started_when="/readyz",
+        settings=settings,
+    )
+    inputs = json.dumps(infd.revision_inputs(image), sort_keys=True)
+    return deployment(
+        infd,
+        name=names.pool_name(infd.name, role, revision),
+        role=role,
+        revision=revision,
+        selector=names.selector_labels(infd.name, role, revision),
+        replicas=pool.replicas,
+        template=override_template(template, pool.template, role),
+        annotations={names.ANNOTATION_REVISION_INPUTS: inputs},
+    )
+
+
+def _source(infd: InferenceDeployment, tokenizer_only: bool) -> ModelSource | None:
+    uri = infd.spec.model.uri
+    return model_source(uri, tokenizer_only) if uri and infd.spec.runtime.executor == "Torch" else None
+
+
+def _model_arguments(infd: InferenceDeployment, source: ModelSource | None) -> list[str]:
+    arguments = ["--model", source.path] if source else []
+    limit = infd.spec.model.max_context_tokens
+    return [*arguments, "--max-context-tokens", str(limit)] if limit else arguments
+
+
+def _executor_arguments(infd: InferenceDeployment) -> list[str]:
+    runtime = infd.spec.runtime
+    if runtime.executor == "Torch":
+        return ["--executor", "torch"]
+    return ["--executor", "emulated", "--coefficients", (runtime.emulated or Emulated()).hardware_class]
+
+
+def deployment(
+    infd: InferenceDeployment,
+    name: str,
+    role: str,
+    revision: str,
+    selector: dict[str, str],
+    replicas: int,
+    template: dict[str, Any],
+    annotations: dict[str, str],
+) -> dict[str, Any]:
+    """A Deployment that starts the new pod before it stops the old one."""
+    labels = names.common_labels(infd.name) | names.selector_labels(infd.name, role, revision)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata(infd, name, labels, annotations),
+        "spec": {
+            "replicas": replicas,
+            "revisionHistoryLimit": 2,
+            "selector": {"matchLabels": selector},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "template": template,
+        },
+    }
+
+
+def metadata(
+    infd: InferenceDeployment, name: str, labels: dict[str, str], annotations: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """Metadata of a child: it belongs to the InferenceDeployment and is collected with it."""
+    owner = {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "name": infd.name,
+        "uid": infd.uid,
+        "controller": True,
+        "blockOwnerDeletion": False,  # true would need a right on the owner's finalizers and gains nothing here
+    }
+    rendered: dict[str, Any] = {"name": name, "namespace": infd.namespace, "labels": labels, "ownerReferences": [owner]}
+    return rendered | {"annotations": annotations} if annotations else rendered
