@@ -1,0 +1,64 @@
+"""The few questions that `up` asks the API server many times; kubectl would need 0.1 s of CPU for each."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from e2e.cluster.errors import ClusterError
+
+POLL_SECONDS = 0.1
+REQUEST_SECONDS = 10.0
+
+
+class Api:
+    """Reads from one API server with a client certificate. Never goes through a proxy."""
+
+    def __init__(self, host: str, port: int, authority: Path, certificate: Path, key: Path) -> None:
+        self._host, self._port = host, port
+        self._context = ssl.create_default_context(cafile=str(authority))
+        self._context.load_cert_chain(certificate, key)
+
+    def get(self, path: str) -> str | None:
+        """The body, or None when the server does not answer with 200 (yet)."""
+        connection = http.client.HTTPSConnection(self._host, self._port, timeout=REQUEST_SECONDS, context=self._context)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            body = response.read().decode()
+            return body if response.status == 200 else None
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+
+    def get_json(self, path: str) -> dict[str, Any] | None:
+        body = self.get(path)
+        return None if body is None else json.loads(body)
+
+    def ready_nodes(self) -> list[str]:
+        """Names of the nodes whose condition Ready is True."""
+        listed = self.get_json("/api/v1/nodes") or {}
+        return sorted(item["metadata"]["name"] for item in listed.get("items") or [] if is_ready(item))
+
+
+def is_ready(node: Mapping[str, Any]) -> bool:
+    """Whether a Node object says of itself that it is Ready."""
+    conditions: Sequence[Mapping[str, str]] = node.get("status", {}).get("conditions") or []
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+def wait_until(
+    holds: Callable[[], bool], what: str, timeout_seconds: float, explain: Callable[[], str] = lambda: ""
+) -> None:
+    """Poll `holds`. Raises ClusterError naming `what`, the seconds and what `explain` returns."""
+    deadline = time.monotonic() + timeout_seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            raise ClusterError(f"{what} after {timeout_seconds:g} s. {explain()}".rstrip())
+        time.sleep(POLL_SECONDS)
