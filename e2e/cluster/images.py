@@ -27,7 +27,7 @@ def parse_images(listing: str) -> dict[str, str]:
 
 def load_everywhere(nodes: Sequence[Node], name: str, archive: Path) -> list[str]:
     """Import `archive` on every node that lacks it; return those nodes. Raises ClusterError."""
-    if not archive.is_file():
+    if not archive.exists():
         raise ClusterError(f"there is no image archive {archive}; build it first")
     try:
         found, digest = read_index(archive)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 from e2e.cluster import doctor, locks
@@ -10,7 +11,7 @@ from e2e.cluster.backend import Cluster, Report, print_report
 from e2e.cluster.errors import ClusterError
 from e2e.cluster.layout import cache_folder
 from e2e.cluster.processes import run
-from e2e.images.oci import read_index
+from e2e.images.oci import copy_thin, read_index
 
 NODE_IMAGE = (
     "kindest/node:v1.37.0@sha256:a1ed56cfb0e7b93589bdf97c8cd566405a265939e3620fc4f5de89adff580ae5"  # of kind v0.33.0
@@ -65,7 +66,10 @@ class KindCluster(Cluster):
             raise ClusterError(f"{archive} holds the image {found}, not {name}")
         have = run(["docker", "exec", f"{self.name}-control-plane", "ctr", "--namespace=k8s.io", "images", "ls"])
         if not any(row.split()[:1] == [name] and digest in row for row in have.splitlines()):
-            run(["kind", "load", "image-archive", str(archive), "--name", self.name])
+            with tempfile.NamedTemporaryFile(suffix=".tar") as file:
+                copy_thin(archive, file)
+                file.flush()
+                run(["kind", "load", "image-archive", file.name, "--name", self.name])
             self.report(f"image {name} loaded")
 
     def status(self) -> tuple[bool, str]:

@@ -1,12 +1,13 @@
-"""python -m e2e.images build [runtime|operator|all] | check [runtime|operator|all]"""
+"""python -m e2e.images build|check [runtime|operator|all]"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
+from pathlib import Path
 
-from e2e.images.build import NAMES, build_images
+from e2e.images.build import NAMES, build_images, write_archives
 from e2e.images.check import check_images
 from e2e.images.tools import BuildError
 
@@ -19,14 +20,16 @@ def main() -> int:
     )
     parser.add_argument("which", nargs="?", default="all", choices=sorted(NAMES))
     parser.add_argument("--yes", action="store_true", help="install missing Debian packages (also with CI=true)")
+    parser.add_argument("--archives", type=Path, metavar="FOLDER", help="also write them there as whole archives")
     arguments = parser.parse_args()
     start_seconds = time.monotonic()
     try:
         if arguments.command == "check":
             check_images(arguments.which, arguments.yes)
         else:
-            for name, archive in build_images(arguments.which, agreed=arguments.yes).items():
-                print(f"{name}  {archive}  {archive.stat().st_size / 1e6:.1f} MB")
+            built = build_images(arguments.which, arguments.yes)
+            for name, path in (write_archives(built, arguments.archives) if arguments.archives else built).items():
+                print(f"{name}  {path}")
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Set
+from collections.abc import Mapping
 from pathlib import Path
 
 from e2e.images import oci
-from e2e.images.cache import cache_folder, drop_unused
+from e2e.images.cache import cache_folder, drop_unused, make_folder, replace_file
 from e2e.images.code import code_layer
 from e2e.images.layout import OPERATOR_IMAGE, RUNTIME_IMAGE, SITE_PACKAGES, image_config
 from e2e.images.model import model_layer
@@ -18,7 +18,7 @@ from e2e.images.rootfs import base_rootfs
 from e2e.images.tools import ensure_tools
 
 NAMES = {"runtime": (RUNTIME_IMAGE,), "operator": (OPERATOR_IMAGE,), "all": (OPERATOR_IMAGE, RUNTIME_IMAGE)}
-ARCHIVE_KEEP_SECONDS = 3600.0  # an archive is only read while it is loaded; a full one has hundreds of megabytes
+LAYOUT_KEEP_SECONDS = 24 * 3600.0  # a layout is only read while it is loaded
 
 
 class Progress:
@@ -59,27 +59,32 @@ def assemble_images(which: str = "all", agreed: bool = False, cache: Path | None
     return images
 
 
-def build_images(
-    which: str = "all", have: Set[str] = frozenset(), agreed: bool = False, cache: Path | None = None
-) -> dict[str, Path]:
-    """Build and write archives; image name -> archive. `have`: digests ("sha256:...") that need not be in them.
+def build_images(which: str = "all", agreed: bool = False, cache: Path | None = None) -> dict[str, Path]:
+    """Build; image name -> OCI layout folder, for `oci.copy_thin` into an import.
 
-    The files are for loading now: those of older builds go after an hour.
+    A folder of hard links costs nothing to make; an archive would be another gigabyte to write for each change.
     """
-    folder = (cache if cache is not None else cache_folder()) / "archives"
-    folder.mkdir(parents=True, exist_ok=True)
-    archives = {}
-    for name, image in assemble_images(which, agreed, cache).items():
-        missing = [blob.digest for blob in image.blobs if blob.digest not in have]
-        kind = "" if len(missing) == len(image.blobs) else f"-thin-{oci.fingerprint(missing)}"
-        path = folder / f"{name.rpartition('/')[2].partition(':')[0]}-{image.digest[7:23]}{kind}.tar"
-        if path.is_file():
-            path.touch()
-        else:
-            image.write(path, have)
-        archives[name] = path
-    drop_unused(folder, ARCHIVE_KEEP_SECONDS)
+    layouts = (cache if cache is not None else cache_folder()) / "layouts"
+    layouts.mkdir(parents=True, exist_ok=True)
+    images = assemble_images(which, agreed, cache)
+    drop_unused(layouts, LAYOUT_KEEP_SECONDS)
+    return {
+        name: make_folder(layouts / f"{_short(name)}-{image.digest[7:31]}", image.link)
+        for name, image in images.items()
+    }
+
+
+def write_archives(layouts: Mapping[str, Path], folder: Path) -> dict[str, Path]:
+    """Write whole archives, for `docker load` and the like; image name -> `folder`/tandem-runtime.tar."""
+    archives = {name: folder / f"{_short(name)}.tar" for name in layouts}
+    for name, archive in archives.items():
+        with replace_file(archive) as temporary, temporary.open("wb") as file:
+            oci.copy_thin(layouts[name], file)
     return archives
+
+
+def _short(name: str) -> str:
+    return name.rpartition("/")[2].partition(":")[0]
 
 
 def _layer(packages: Packages) -> oci.Layer:

@@ -13,10 +13,10 @@ import os
 import platform
 import stat
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from e2e.images.cache import cache_folder, drop_unused, replace_file, temporary_file
 
@@ -103,15 +103,29 @@ class Image:
     def stream(self, file: BinaryIO, have: Set[str] = frozenset()) -> None:
         """Write the archive to an open file or pipe, for example the stdin of an import."""
         with tarfile.open(fileobj=file, mode="w|", format=tarfile.GNU_FORMAT, bufsize=COPY_BYTES) as archive:
-            _add_bytes(archive, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-            _add_bytes(archive, "index.json", self.index)
-            for blob in {blob.digest: blob for blob in self.blobs if blob.digest not in have}.values():
-                path = f"blobs/{blob.digest.replace(':', '/')}"
+            for path, blob in self._files().items():
+                if blob.digest in have:
+                    continue
                 if blob.path is None:
                     _add_bytes(archive, path, blob.content)
                 else:
                     with blob.path.open("rb") as content:
                         archive.addfile(_entry(path, size_bytes=blob.size_bytes), content)
+
+    def link(self, folder: Path) -> None:
+        """Fill `folder` with the image as an OCI layout: the same files, but the layers are hard links to the cache."""
+        for name, blob in self._files().items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if blob.path is None:
+                path.write_bytes(blob.content)
+            else:
+                os.link(blob.path, path)
+
+    def _files(self) -> dict[str, Blob]:
+        layout = Blob("", 0, content=b'{"imageLayoutVersion":"1.0.0"}')
+        blobs = {f"blobs/{blob.digest.replace(':', '/')}": blob for blob in self.blobs}
+        return {"oci-layout": layout, "index.json": Blob("", 0, content=self.index), **blobs}
 
 
 def write_archive(
@@ -240,26 +254,43 @@ def walk(folder: Path) -> Iterator[Path]:
 
 
 def read_index(archive: Path) -> tuple[str, str]:
-    """Name and manifest digest of the image in an archive. Raises ValueError when it is no OCI archive."""
+    """Name and manifest digest of the image in an archive or layout. Raises ValueError when it is neither."""
     try:
+        if archive.is_dir():
+            return _parse_index((archive / "index.json").read_bytes())
         with tarfile.open(archive) as content:
             index = content.extractfile("index.json")
-            manifest = json.loads(index.read() if index else b"{}")["manifests"][0]
-            return manifest["annotations"]["io.containerd.image.name"], manifest["digest"]
-    except (tarfile.TarError, KeyError, IndexError, ValueError) as error:
+            return _parse_index(index.read() if index else b"")
+    except (OSError, tarfile.TarError, KeyError, IndexError, ValueError) as error:
         raise ValueError(f"{archive} is no OCI archive of ours ({error!r}); remove it and build again") from error
 
 
-def copy_thin(archive: Path, out: BinaryIO, have: Set[str]) -> int:
-    """Copy an archive without the blobs in `have` ("sha256:..."), for example into an import. Bytes left out."""
+def copy_thin(archive: Path, out: IO[bytes], have: Set[str] = frozenset()) -> int:
+    """Stream an archive or layout as an archive without the blobs in `have` ("sha256:..."). Bytes left out."""
     left_out_bytes = 0
-    with tarfile.open(archive) as source, tarfile.open(fileobj=out, mode="w|", bufsize=COPY_BYTES) as target:
-        for entry in source:
-            if entry.name.startswith("blobs/") and entry.name[len("blobs/") :].replace("/", ":") in have:
+    with tarfile.open(fileobj=out, mode="w|", format=tarfile.GNU_FORMAT, bufsize=COPY_BYTES) as target:
+        for entry, content in _read_entries(archive):
+            if entry.name.startswith("blobs/") and entry.name.removeprefix("blobs/").replace("/", ":") in have:
                 left_out_bytes += entry.size
             else:
-                target.addfile(entry, source.extractfile(entry))
+                target.addfile(entry, content)
     return left_out_bytes
+
+
+def _parse_index(index: bytes) -> tuple[str, str]:
+    manifest = json.loads(index)["manifests"][0]
+    return manifest["annotations"]["io.containerd.image.name"], manifest["digest"]
+
+
+def _read_entries(archive: Path) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
+    if archive.is_dir():
+        for path in sorted(path for path in archive.rglob("*") if path.is_file()):
+            with path.open("rb") as file:
+                yield _entry(path.relative_to(archive).as_posix(), size_bytes=path.stat().st_size), file
+    else:
+        with tarfile.open(archive) as source:
+            for entry in source:
+                yield entry, source.extractfile(entry)
 
 
 def public_mode(mode: int) -> int:
@@ -267,11 +298,6 @@ def public_mode(mode: int) -> int:
     if stat.S_ISDIR(mode):
         return 0o1777 if mode & stat.S_ISVTX else 0o755
     return 0o755 if mode & stat.S_IXUSR else 0o644
-
-
-def fingerprint(digests: Iterable[str]) -> str:
-    """A short name for a set of digests."""
-    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()[:16]
 
 
 class _HashingFile(io.RawIOBase):

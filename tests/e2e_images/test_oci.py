@@ -125,6 +125,18 @@ def test_a_thin_archive_leaves_out_exactly_what_the_store_has(tmp_path: Path) ->
     assert read_archive(tmp_path / "copied.tar") == read_archive(tmp_path / "thin.tar")
 
 
+def test_a_layout_has_the_files_of_the_archive_and_shares_its_layers_with_the_cache(tmp_path: Path) -> None:
+    image = assemble("localhost/x:dev", [Layer("", {"big": b"x" * 5000})], Config(), tmp_path)
+    image.write(tmp_path / "full.tar")
+    image.link(tmp_path / "layout")
+    assert read_index(tmp_path / "layout") == read_index(tmp_path / "full.tar") == (image.name, image.digest)
+    layer = image.layers[0].removeprefix("sha256:")
+    assert (tmp_path / "layout/blobs/sha256" / layer).samefile(tmp_path / "blobs" / layer)
+    with (tmp_path / "copied.tar").open("wb") as file:
+        assert copy_thin(tmp_path / "layout", file) == 0
+    assert read_archive(tmp_path / "copied.tar") == read_archive(tmp_path / "full.tar")
+
+
 def test_a_file_that_is_no_archive_is_named_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(b"not a tar")
     with pytest.raises(ValueError, match=r"x\.tar is no OCI archive of ours .* build again"):
