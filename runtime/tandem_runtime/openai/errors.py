@@ -44,17 +44,20 @@ class ApiError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """HTTP side of a reason."""
+    """HTTP side of a reason. `code` is what clients see, the reason itself unless OpenAI has a name for it."""
 
     status: int
     type: str
     retry_after_seconds: int | None = None
+    code: str | None = None
 
 
+TOO_LONG: Final = Kind(HTTPStatus.BAD_REQUEST, "invalid_request_error", code="context_length_exceeded")
 KINDS: Final[dict[str, Kind]] = {
-    "context_length_exceeded": Kind(HTTPStatus.BAD_REQUEST, "invalid_request_error"),
-    "invalid_request": Kind(HTTPStatus.BAD_REQUEST, "invalid_request_error"),
+    "context_length": TOO_LONG,
+    "invalid": Kind(HTTPStatus.BAD_REQUEST, "invalid_request_error", code="invalid_value"),
     "queue_full": Kind(HTTPStatus.TOO_MANY_REQUESTS, "overloaded_error", 1),
+    "overloaded": Kind(HTTPStatus.SERVICE_UNAVAILABLE, "overloaded_error", 1),
     "no_pod": Kind(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable_error", 5),
     "draining": Kind(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable_error", 1),
     "attempts_exhausted": Kind(HTTPStatus.BAD_GATEWAY, "server_error", 1),
@@ -66,13 +69,8 @@ OTHER: Final = Kind(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error")
 def error_of_failure(failed: Failed) -> ApiError:
     """The HTTP error of a request that ended without a result."""
     kind = KINDS.get(failed.reason, OTHER)
-    return ApiError(
-        kind.status,
-        failed.message,
-        kind.type,
-        code=failed.reason,
-        retry_after_seconds=kind.retry_after_seconds,
-    )
+    code = kind.code or failed.reason
+    return ApiError(kind.status, failed.message, kind.type, code, retry_after_seconds=kind.retry_after_seconds)
 
 
 def bad_request(message: str, param: str | None = None, code: str = "invalid_value") -> ApiError:

@@ -245,7 +245,7 @@ class RouterBackend:
     def _refuse_size(self, entry: Waiting, hold: Hold) -> None:
         self.queue.remove(entry.id)
         self._flights[entry.id].fail(
-            "context_length_exceeded",
+            "context_length",
             f"the request needs KV room for {entry.tokens + HEADROOM_TOKENS} tokens; "
             f"the largest pod has {hold.largest_tokens}",
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import secrets
 import socket
@@ -19,8 +18,8 @@ from tandem_runtime.openai.front import FrontSettings
 from tandem_runtime.policy.queue import QueueLimits
 from tandem_runtime.router.app import Ports, PortTaken, RouterApp, serve
 from tandem_runtime.router.durations import parse_duration
-from tandem_runtime.router.logs import log_as_json
 from tandem_runtime.router.settings import RouterSettings
+from tandem_runtime.telemetry.logs import configure_logging
 from tandem_runtime.text.tokenizer import TokenizerError, load_tokenizer
 
 
@@ -57,7 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serves until SIGTERM. Returns 0, or what names.EXIT_... says."""
-    log_as_json(sys.stdout, logging.INFO)
+    router_id = os.environ.get("HOSTNAME") or socket.gethostname()
+    configure_logging("router", router_id)
     try:
         token = args.token_file.read_text().strip()
     except OSError as error:
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     settings = RouterSettings(
         revision=args.revision,
         token=token,
-        router_id=os.environ.get("HOSTNAME") or socket.gethostname(),
+        router_id=router_id,
         incarnation=secrets.token_hex(8),
         max_context_tokens=context_tokens,
         limits=QueueLimits(max_requests=args.max_queue_requests, wait_for_pods_seconds=args.wait_for_pods),

@@ -19,7 +19,7 @@ class LinkSettings:
     connect_timeout_seconds: float = 3.0
     """Connect and hello; a pod that is there answers in milliseconds."""
     first_backoff_seconds: float = 0.1
-    max_backoff_seconds: float = 2.0
+    max_backoff_seconds: float = 1.0
     """A pod that comes up is used within that time."""
     refused_backoff_seconds: float = 5.0
     """Of a pod that will not talk to this router (token, revision): only a change of one of them helps."""

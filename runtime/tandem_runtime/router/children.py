@@ -1,0 +1,102 @@
+"""Child processes that end with their parent, and whose last words are kept."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+LAST_LINES: Final = 20
+"""Kept of each child, to show when it dies."""
+PR_SET_PDEATHSIG: Final = 1
+
+
+class Child:
+    """One `tandem-runtime ROLE ...`."""
+
+    def __init__(self, name: str, arguments: Sequence[str], *, verbose: bool = False) -> None:
+        self.name = name
+        self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._arguments = arguments
+        self._verbose = verbose
+        self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """In a session of its own: Ctrl-C reaches the parent alone, which ends all in order."""
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tandem_runtime",
+            *self._arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=make_die_with_parent(),
+        )
+        self._reading = asyncio.get_running_loop().create_task(self._read())
+
+    async def wait(self) -> int:
+        """Its exit code, once all that it said was read; 128 + n for signal n."""
+        assert self._process is not None
+        assert self._reading is not None
+        await self._reading
+        code = await self._process.wait()
+        return code if code >= 0 else 128 - code
+
+    def signal(self, number: signal.Signals) -> None:
+        """Nothing happens when it has ended."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+    async def _read(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        while True:
+            try:
+                line = await self._process.stdout.readline()
+            except ValueError:  # a line beyond the reader's limit, which it has dropped
+                continue
+            if not line:
+                return
+            text = line.decode(errors="replace").rstrip()
+            self.last_lines.append(text)
+            if self._verbose:
+                print(f"[{self.name}] {text}", flush=True)
+
+
+def make_die_with_parent() -> Callable[[], None] | None:
+    """For preexec_fn: the kernel kills the child when this process ends, however it ends."""
+    if sys.platform != "linux":
+        return None
+    parent = os.getpid()
+    prctl = ctypes.CDLL(None).prctl  # loaded before the fork: not much is safe after it
+
+    def die_with_parent() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the call
+            os._exit(1)
+
+    return die_with_parent
+
+
+async def stop_all(children: Sequence[Child], grace_seconds: float) -> None:
+    """SIGTERM to all at once, SIGKILL to those that are left after the grace."""
+    for child in children:
+        child.signal(signal.SIGTERM)
+    endings = [asyncio.ensure_future(child.wait()) for child in children]
+    if not endings:
+        return
+    _, left = await asyncio.wait(endings, timeout=grace_seconds)
+    if left:
+        for child in children:
+            child.signal(signal.SIGKILL)
+        await asyncio.wait(left)
