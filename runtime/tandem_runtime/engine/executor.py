@@ -10,6 +10,7 @@ from typing import Protocol
 
 from tandem_runtime.contracts.kv_protocol import Layout
 from tandem_runtime.contracts.sampling import Sampling
+from tandem_runtime.models.errors import ModelError as ModelError
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,12 @@ class StepResult:
     seconds: float
 
 
-class ModelError(Exception):
-    """The model cannot be loaded or run; the message names the file, the numbers and what to do."""
+class SequenceError(ModelError):
+    """One sequence of the plan cannot be computed; the others can. `index` is its place in the plan."""
+
+    def __init__(self, index: int, message: str) -> None:
+        super().__init__(message)
+        self.index = index
 
 
 class Executor(Protocol):

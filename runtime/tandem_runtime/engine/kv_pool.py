@@ -1,0 +1,76 @@
+"""The pages of the KV cache: one tensor [pages, layers, 2 (K, V), kv_heads, page_tokens, head_dim].
+
+A page is contiguous over all layers, so what goes on the wire is a slice of memory, without a copy on a CPU.
+"""
+
+from __future__ import annotations
+
+import mmap
+
+import torch
+from torch import Tensor
+
+from tandem_runtime.contracts.kv_protocol import Layout
+
+
+class KvPool:
+    """`pages` pages of `layout` on `device`, zero at first. CPU memory is taken when it is touched, not before."""
+
+    def __init__(self, layout: Layout, pages: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.layout = layout
+        self.pages = pages
+        self._layer_bytes = layout.page_bytes // layout.layers
+        shape = (pages, layout.layers, 2, layout.kv_heads, layout.page_tokens, layout.head_dim)
+        self._bytes: memoryview | None = None
+        if device.type == "cpu":
+            memory = mmap.mmap(-1, pages * layout.page_bytes)
+            if hasattr(mmap, "MADV_HUGEPAGE"):
+                memory.madvise(mmap.MADV_HUGEPAGE)
+            self._bytes = memoryview(memory)
+            self.tensor = torch.frombuffer(memory, dtype=dtype).view(shape)
+        else:
+            self.tensor = torch.zeros(shape, dtype=dtype, device=device)
+
+    def layer(self, index: int) -> tuple[Tensor, Tensor]:
+        """Views of K and V of one layer, each [pages, kv_heads, page_tokens, head_dim]."""
+        return self.tensor[:, index, 0], self.tensor[:, index, 1]
+
+    def clear(self, pages: list[int]) -> None:
+        """Zeroes pages before their first token is written: whatever is masked out must be finite."""
+        if pages:
+            self.tensor[pages] = 0
+
+    def read(self, pages: list[int], layer_first: int, layer_end: int) -> list[memoryview]:
+        """Bytes of those layers of each page. On a CPU they are the memory itself, not a copy."""
+        size = self._check(pages, layer_first, layer_end)
+        if self._bytes is not None:
+            starts = [page * self.layout.page_bytes + layer_first * self._layer_bytes for page in pages]
+            return [self._bytes[start : start + size].toreadonly() for start in starts]
+        copied = self.tensor[pages, layer_first:layer_end].contiguous().view(torch.uint8).cpu()
+        return [memoryview(page.numpy()).cast("B").toreadonly() for page in copied]
+
+    def write(self, pages: list[int], layer_first: int, layer_end: int, payloads: list[memoryview]) -> None:
+        """Raises ValueError when a payload's size is wrong."""
+        size = self._check(pages, layer_first, layer_end)
+        for page, payload in zip(pages, payloads, strict=True):
+            if payload.nbytes != size:
+                layers = layer_end - layer_first
+                raise ValueError(
+                    f"payload of {payload.nbytes} bytes for {layers} layers of page {page}; it takes {size}"
+                )
+        if self._bytes is not None:
+            for page, payload in zip(pages, payloads, strict=True):
+                start = page * self.layout.page_bytes + layer_first * self._layer_bytes
+                self._bytes[start : start + size] = payload.cast("B")
+        elif pages:
+            joined = torch.frombuffer(bytearray(b"".join(payloads)), dtype=self.tensor.dtype)
+            target = self.tensor[pages, layer_first:layer_end]
+            self.tensor[pages, layer_first:layer_end] = joined.view(target.shape).to(self.tensor.device)
+
+    def _check(self, pages: list[int], layer_first: int, layer_end: int) -> int:
+        if not 0 <= layer_first < layer_end <= self.layout.layers:
+            raise ValueError(f"layers {layer_first} to {layer_end}; the model has {self.layout.layers}")
+        for page in pages:
+            if not 0 <= page < self.pages:
+                raise ValueError(f"page {page}; there are {self.pages}")
+        return (layer_end - layer_first) * self._layer_bytes

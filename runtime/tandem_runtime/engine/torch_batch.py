@@ -1,0 +1,118 @@
+"""Runs the sequences of one step through a model: together for speed, or block by block for equal bits.
+
+Deterministic mode: position p is always row p % page_tokens of a block of page_tokens rows that starts at a page
+boundary, rows not asked for being zero. All shapes depend on p alone, so neither the scheduler's chunks nor other
+sequences nor a hand-over to another pod change a bit (on the same kind of processor and torch).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tandem_runtime.engine.executor import SequenceStep
+from tandem_runtime.engine.kv_pool import KvPool
+from tandem_runtime.models.llama import Llama
+from tandem_runtime.ops.attention import block_attention, decode_attention, gather, prefill_attention, store
+
+
+def run_together(model: Llama, pool: KvPool, steps: list[SequenceStep], device: torch.device) -> Tensor:
+    """All tokens in one flat batch -> hidden state of each sequence's last token [sequences, hidden]."""
+    order = sorted(range(len(steps)), key=lambda index: len(steps[index].token_ids) > 1)
+    batch = FlatBatch(pool, [steps[index] for index in order], device)
+    hidden = model.forward(batch.token_ids, batch.positions, batch.attend)
+    back = torch.empty(len(order), dtype=torch.int64, device=device)
+    back[torch.tensor(order, device=device)] = batch.last_rows
+    return hidden[back]
+
+
+class FlatBatch:
+    """Index tensors of one step; sequences with one new token come first and are attended to as one batch."""
+
+    def __init__(self, pool: KvPool, steps: list[SequenceStep], device: torch.device) -> None:
+        self._pool = pool
+        page_tokens = pool.layout.page_tokens
+        ids: list[int] = []
+        positions: list[int] = []
+        pages: list[int] = []
+        last_rows: list[int] = []
+        for step in steps:
+            ids.extend(step.token_ids)
+            span = range(step.position, step.position + len(step.token_ids))
+            positions.extend(span)
+            pages.extend(step.pages[position // page_tokens] for position in span)
+            last_rows.append(len(ids) - 1)
+        pool.clear([page for page, position in zip(pages, positions, strict=True) if position % page_tokens == 0])
+        self.token_ids, self.positions, self._page = (
+            torch.tensor(column, dtype=torch.int64, device=device) for column in (ids, positions, pages)
+        )
+        self._slot = self.positions % page_tokens
+        self.last_rows = torch.tensor(last_rows, dtype=torch.int64, device=device)
+        single = [step for step in steps if len(step.token_ids) == 1]
+        self._chunks = steps[len(single) :]
+        self._lengths = self.positions[: len(single)] + 1
+        used = [step.pages[: step.position // page_tokens + 1] for step in single]
+        widest = max(map(len, used), default=0)
+        padded = [table + [table[0]] * (widest - len(table)) for table in used]
+        self._table = torch.tensor(padded, dtype=torch.int64, device=device)
+        self._chunk_tables = [
+            torch.tensor([step.pages[: (step.position + len(step.token_ids) - 1) // page_tokens + 1]], device=device)
+            for step in self._chunks
+        ]
+
+    def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Stores the new keys and values, then attends to all of each sequence's."""
+        key_pages, value_pages = self._pool.layer(layer)
+        store(keys, values, key_pages, value_pages, self._page, self._slot)
+        parts: list[Tensor] = []
+        row = self._lengths.shape[0]
+        if row:
+            context = gather(key_pages, self._table), gather(value_pages, self._table)
+            parts.append(decode_attention(query[:row], *context, self._lengths))
+        for step, table in zip(self._chunks, self._chunk_tables, strict=True):
+            tokens = len(step.token_ids)
+            end = step.position + tokens
+            context = gather(key_pages, table)[0, :, :end], gather(value_pages, table)[0, :, :end]
+            parts.append(prefill_attention(query[row : row + tokens], *context, step.position))
+            row += tokens
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def run_alone(model: Llama, pool: KvPool, step: SequenceStep, device: torch.device) -> Tensor:
+    """One sequence in fixed blocks -> hidden state of its last token [1, hidden]."""
+    page_tokens = pool.layout.page_tokens
+    end = step.position + len(step.token_ids)
+    hidden = torch.empty(0)
+    for start in range(step.position - step.position % page_tokens, end, page_tokens):
+        first, last = max(start, step.position), min(start + page_tokens, end)
+        block = FixedBlock(pool, step, start, first, last, device)
+        hidden = model.forward(block.token_ids, block.positions, block.attend)[last - 1 - start : last - start]
+    return hidden
+
+
+class FixedBlock:
+    """The block of rows from `start`; only [first, last) of them are real."""
+
+    def __init__(
+        self, pool: KvPool, step: SequenceStep, start: int, first: int, last: int, device: torch.device
+    ) -> None:
+        self._pool = pool
+        self._start = start
+        rows = pool.layout.page_tokens
+        ids = [0] * rows
+        ids[first - start : last - start] = step.token_ids[first - step.position : last - step.position]
+        self.token_ids = torch.tensor(ids, device=device)
+        self.positions = torch.arange(start, start + rows, device=device)
+        self._real = slice(first - start, last - start)
+        self._slot = torch.arange(first - start, last - start, device=device)
+        self._page = torch.full_like(self._slot, step.pages[start // rows])
+        self._table = torch.tensor([step.pages[: start // rows + 1]], device=device)
+        if first == start:
+            pool.clear([step.pages[start // rows]])
+
+    def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Stores the real rows' keys and values, then attends with fixed shapes."""
+        key_pages, value_pages = self._pool.layer(layer)
+        store(keys[self._real], values[self._real], key_pages, value_pages, self._page, self._slot)
+        context = gather(key_pages, self._table)[0], gather(value_pages, self._table)[0]
+        return block_attention(query, *context, self._start)

@@ -1,0 +1,212 @@
+"""The executor that computes: a model of the Llama family in torch, on a CPU or a GPU, over paged KV."""
+
+from __future__ import annotations
+
+import time
+from hashlib import blake2b
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from tandem_runtime.contracts.kv_protocol import Layout
+from tandem_runtime.engine.executor import Capacity, ModelError, Plan, SequenceError, SequenceStep, StepResult
+from tandem_runtime.engine.kv_pool import KvPool
+from tandem_runtime.engine.machine import available_memory_bytes, usable_cpus
+from tandem_runtime.engine.sampler import sample
+from tandem_runtime.engine.torch_batch import run_alone, run_together
+from tandem_runtime.models.config import ModelConfig, read_config
+from tandem_runtime.models.llama import Llama
+from tandem_runtime.models.loader import Checkpoint
+from tandem_runtime.ops.linear import bfloat16_is_fast_on_cpu
+
+PAGE_TOKENS: Final = 32
+"""A block of the prefix hash; small enough to waste little, large enough for one send per layer group."""
+KV_BYTES_ON_CPU: Final = 2 << 30
+"""Default ceiling; a context that needs more gets more."""
+KV_SHARE_ON_CPU: Final = 0.25
+"""Of the memory that is left: weights are loaded by then, the rest is for activations and the page cache."""
+KV_SHARE_ON_GPU: Final = 0.85
+SMALL_MODEL_BYTES: Final = 64 << 20
+"""Below this a second thread waits longer at barriers than it saves."""
+DTYPES: Final = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+class TorchExecutor:
+    """`dtype` auto: the checkpoint's, but float32 on a CPU that has no fast form of it. `device`: auto, cpu, cuda.
+
+    `deterministic`: float32, each sequence alone in fixed blocks; tokens depend on nothing but the prompt.
+    """
+
+    def __init__(
+        self,
+        model_dir: Path,
+        *,
+        dtype: str = "auto",
+        deterministic: bool = False,
+        max_context_tokens: int | None = None,
+        kv_memory_bytes: int | None = None,
+        max_sequences: int = 64,
+        device: str = "auto",
+    ) -> None:
+        self._dir = model_dir
+        self._dtype_name = dtype
+        self._deterministic = deterministic
+        self._max_context_tokens = max_context_tokens
+        self._kv_memory_bytes = kv_memory_bytes
+        self._max_sequences = max_sequences
+        self._device_name = device
+        self._model: Llama | None = None
+        self._pool: KvPool | None = None
+
+    def load(self) -> Capacity:
+        """Loads weights and reserves the pages. Raises ModelError."""
+        config = read_config(self._dir)
+        context = self._choose_context(config)
+        self._device = self._choose_device()
+        dtype = self._choose_dtype(config)
+        if self._deterministic:
+            torch.set_float32_matmul_precision("highest")
+        checkpoint = Checkpoint(self._dir)
+        try:
+            with torch.inference_mode():
+                self._model = Llama(config, checkpoint, dtype, self._device)
+                fingerprint = checkpoint.fingerprint()
+        except torch.OutOfMemoryError as error:
+            raise ModelError(f"{self._dir} does not fit into the memory of {self._device}: {error}") from error
+        finally:
+            checkpoint.close()
+        torch.set_num_threads(1 if self._model.weight_bytes < SMALL_MODEL_BYTES else usable_cpus())
+        layout = make_layout(config, dtype)
+        pages = self._choose_pages(layout, context)
+        self._pool = KvPool(layout, pages, dtype, self._device)
+        self._capacity = Capacity(
+            pages=pages,
+            page_tokens=PAGE_TOKENS,
+            max_sequences=self._max_sequences,
+            max_context_tokens=context,
+            vocab_size=config.vocab_size,
+            eos_token_ids=config.eos_token_ids,
+            layout=layout,
+            compat_hash=blake2b(
+                f"{config.rope} {config.norm_eps} {layout}".encode() + fingerprint, digest_size=16
+            ).hexdigest(),
+        )
+        return self._capacity
+
+    def _choose_context(self, config: ModelConfig) -> int:
+        wanted = self._max_context_tokens or config.max_context_tokens
+        if wanted > config.max_context_tokens:
+            raise ModelError(
+                f"{self._dir / 'config.json'}: the model's context is {config.max_context_tokens} tokens, "
+                f"{wanted} were asked for; lower --max-context-tokens"
+            )
+        return wanted
+
+    def _choose_device(self) -> torch.device:
+        name = self._device_name
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name.startswith("cuda") and not torch.cuda.is_available():
+            raise ModelError(f"device {name} was asked for but torch {torch.__version__} sees no GPU")
+        return torch.device(name)
+
+    def _choose_dtype(self, config: ModelConfig) -> torch.dtype:
+        name = self._dtype_name
+        if self._deterministic:
+            if name not in ("auto", "float32"):
+                raise ModelError(f"deterministic mode computes in float32; {name} was asked for: leave one of them out")
+            return torch.float32
+        if name != "auto":
+            return DTYPES[name]
+        if config.dtype not in DTYPES:
+            supported = ", ".join(DTYPES)
+            raise ModelError(
+                f"{self._dir / 'config.json'}: dtype {config.dtype!r}; supported are {supported}: set --dtype"
+            )
+        slow = config.dtype == "float16" or not bfloat16_is_fast_on_cpu()
+        return torch.float32 if self._device.type == "cpu" and slow else DTYPES[config.dtype]
+
+    def _choose_pages(self, layout: Layout, context: int) -> int:
+        need = -(-context // PAGE_TOKENS)
+        if self._device.type == "cuda":
+            available = torch.cuda.mem_get_info(self._device)[0]
+            default = int(available * KV_SHARE_ON_GPU)
+        else:
+            available = available_memory_bytes()
+            default = max(min(KV_BYTES_ON_CPU, int(available * KV_SHARE_ON_CPU)), need * layout.page_bytes)
+        granted = default if self._kv_memory_bytes is None else self._kv_memory_bytes
+        pages = min(granted // layout.page_bytes, need * self._max_sequences)
+        if pages < need or pages * layout.page_bytes > available:
+            raise ModelError(
+                f"one context of {context} tokens needs {need * layout.page_bytes} bytes of KV; {granted} are set "
+                f"aside for it and {available} bytes of memory are left: lower --max-context-tokens or give more memory"
+            )
+        return pages
+
+    def execute(self, plan: Plan) -> StepResult:
+        """Raises SequenceError for a sequence that asks for what cannot be, before anything is computed."""
+        started = time.monotonic()
+        model, pool, steps = self._loaded()[0], self._loaded()[1], plan.sequences
+        for index, step in enumerate(steps):
+            self._check(index, step)
+        sampled = [index for index, step in enumerate(steps) if step.sampling is not None]
+        ids: list[int | None] = [None] * len(steps)
+        logprobs: list[float | None] = [None] * len(steps)
+        with torch.inference_mode():
+            if self._deterministic:
+                rows = [run_alone(model, pool, step, self._device) for step in steps]
+                logits = [model.logits(rows[index]) for index in sampled]
+            else:
+                hidden = run_together(model, pool, steps, self._device) if steps else torch.empty(0)
+                logits = [model.logits(hidden[sampled])] if sampled else []
+            if sampled:
+                for index, token, logprob in zip(sampled, *self._sample(torch.cat(logits), plan, sampled), strict=True):
+                    ids[index], logprobs[index] = token, logprob
+        return StepResult(ids, logprobs, time.monotonic() - started)
+
+    def _sample(self, logits: Tensor, plan: Plan, sampled: list[int]) -> tuple[list[int], list[float]]:
+        steps = [plan.sequences[index] for index in sampled]
+        samplings = [step.sampling for step in steps if step.sampling is not None]
+        return sample(logits, samplings, [step.output_index for step in steps])
+
+    def _check(self, index: int, step: SequenceStep) -> None:
+        capacity = self._capacity
+        end = step.position + len(step.token_ids)
+        if not step.token_ids or step.position < 0 or end > capacity.max_context_tokens:
+            raise SequenceError(
+                index,
+                f"tokens {step.position} to {end} of a sequence; the context is {capacity.max_context_tokens} tokens",
+            )
+        if len(step.pages) * PAGE_TOKENS < end:
+            raise SequenceError(index, f"{len(step.pages)} pages of {PAGE_TOKENS} tokens do not hold {end} tokens")
+        if not (min(step.pages) >= 0 and max(step.pages) < capacity.pages):
+            raise SequenceError(index, f"pages {min(step.pages)} to {max(step.pages)}; there are {capacity.pages}")
+        if not (min(step.token_ids) >= 0 and max(step.token_ids) < capacity.vocab_size):
+            worst = max(step.token_ids, key=abs)
+            raise SequenceError(index, f"token id {worst}; the model's vocabulary has {capacity.vocab_size}")
+
+    def read_pages(self, pages: list[int], layer_first: int, layer_end: int) -> list[memoryview]:
+        """On a CPU the memory itself: the pages must not be written until the views are let go."""
+        return self._loaded()[1].read(pages, layer_first, layer_end)
+
+    def write_pages(self, pages: list[int], layer_first: int, layer_end: int, payloads: list[memoryview]) -> None:
+        """The inverse of read_pages. Raises ValueError when a payload's size is wrong."""
+        self._loaded()[1].write(pages, layer_first, layer_end, payloads)
+
+    def _loaded(self) -> tuple[Llama, KvPool]:
+        if self._model is None or self._pool is None:
+            raise ModelError("the executor is not loaded, or was closed")
+        return self._model, self._pool
+
+    def close(self) -> None:
+        """Frees everything; the executor is not used again."""
+        self._model = self._pool = None
+
+
+def make_layout(config: ModelConfig, dtype: torch.dtype) -> Layout:
+    """Pages of PAGE_TOKENS tokens for this model."""
+    page_bytes = config.layers * 2 * config.kv_heads * PAGE_TOKENS * config.head_dim * dtype.itemsize
+    name = str(dtype).removeprefix("torch.")
+    return Layout(config.layers, config.kv_heads, config.head_dim, PAGE_TOKENS, name, page_bytes)

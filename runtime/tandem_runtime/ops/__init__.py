@@ -1,0 +1,1 @@
+"""Numerical building blocks, each with its reference in plain torch."""
