@@ -1,0 +1,46 @@
+"""`tandem-runtime ROLE ...`: imports only what the role needs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """`module` offers add_arguments(parser) and run(args) -> exit code."""
+
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "prefill": Command("tandem_runtime.server.command", "compute prompts and send their KV pages to decode pods"),
+    "decode": Command("tandem_runtime.server.command", "take KV pages from prefill pods and generate"),
+    "both": Command("tandem_runtime.server.command", "prompts, generation and the OpenAI API in one process"),
+    "router": Command("tandem_runtime.router.command", "the OpenAI API in front of prefill and decode pods"),
+    "serve": Command("tandem_runtime.router.serve", "router, prefill and decode as processes of this machine"),
+    "fetch": Command("tandem_runtime.fetch.command", "bring a model to a folder"),
+    "make-model": Command("tandem_runtime.models.make_model", "write a small deterministic model"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser("tandem-runtime", description="The runtime of Tandem.")
+    commands = parser.add_subparsers(dest="role", metavar="COMMAND", required=True)
+    chosen = next((word for word in words if word in COMMANDS), None)
+    for name, command in COMMANDS.items():
+        child = commands.add_parser(name, help=command.help, description=command.help)
+        if name == chosen:
+            importlib.import_module(command.module).add_arguments(child)
+    args = parser.parse_args(words)
+    code: int = importlib.import_module(COMMANDS[args.role].module).run(args)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""The event loop's side of the engine: hands commands in and each event to the one who opened its request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from tandem_runtime.contracts.hashing import prompt_digest
+from tandem_runtime.contracts.sampling import Sampling
+from tandem_runtime.engine.events import Abort, Add, Broken, Command, Event, Finished
+from tandem_runtime.engine.executor import Capacity, Executor
+from tandem_runtime.engine.loop import Engine
+from tandem_runtime.engine.request import Request
+from tandem_runtime.engine.scheduler import SchedulerSettings
+
+
+class EventSink(Protocol):
+    """Whoever opened a request."""
+
+    def on_event(self, event: Event) -> None:
+        """Called in the event loop, in order; Finished and Broken come last."""
+
+
+class EngineClient:
+    """Use from one event loop."""
+
+    def __init__(self, executor: Executor, settings: SchedulerSettings) -> None:
+        self.engine = Engine(executor, settings, self._receive)
+        self.capacity: Capacity
+        self.after_batch: list[Callable[[], None]] = []
+        """Called after each batch of events: one write per connection and step."""
+        self._sinks: dict[int, EventSink] = {}
+        self._next_handle = 1
+        self._loop = asyncio.get_running_loop()
+
+    async def load(self) -> Capacity:
+        """Raises ModelError, or whatever else the executor's load raised."""
+        self.engine.start()
+        self.capacity = await asyncio.wrap_future(self.engine.loaded)
+        return self.capacity
+
+    @property
+    def context_tokens(self) -> int:
+        """Longest sequence that can be served here."""
+        return self.engine.scheduler.context_tokens
+
+    @property
+    def open_requests(self) -> int:
+        """Requests that have not ended."""
+        return len(self._sinks)
+
+    def open(
+        self,
+        sink: EventSink,
+        prompt_ids: Sequence[int],
+        emitted_ids: Sequence[int],
+        sampling: Sampling,
+        remaining_seconds: float,
+        *,
+        remote: bool = False,
+        handoff: bool = False,
+    ) -> int:
+        """The request's handle. A refusal comes as a Broken event."""
+        handle, self._next_handle = self._next_handle, self._next_handle + 1
+        self._sinks[handle] = sink
+        inside = all(0 <= token < 1 << 32 for token in prompt_ids)
+        request = Request(
+            handle=handle,
+            tokens=[*prompt_ids, *emitted_ids],
+            prompt_tokens=len(prompt_ids),
+            sampling=sampling,
+            deadline=self._loop.time() + remaining_seconds,
+            prompt_digest=prompt_digest(prompt_ids) if inside else 0,
+            remote=remote,
+            handoff=handoff,
+        )
+        self.engine.send(Add(request))
+        return handle
+
+    def send(self, command: Command) -> None:
+        """For a request that is open."""
+        self.engine.send(command)
+
+    def close(self, handle: int) -> None:
+        """Ends a request; no more events of it come. Idempotent."""
+        if self._sinks.pop(handle, None) is not None:
+            self.engine.send(Abort(handle))
+
+    def _receive(self, events: list[Event]) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._dispatch, events)
+
+    def _dispatch(self, events: list[Event]) -> None:
+        for event in events:
+            ends = isinstance(event, Finished | Broken)
+            sink = self._sinks.pop(event.handle, None) if ends else self._sinks.get(event.handle)
+            if sink is not None:
+                sink.on_event(event)
+        for call in self.after_batch:
+            call()

@@ -1,0 +1,135 @@
+"""What goes into the engine thread (commands) and what comes out of it (events), named by the request's handle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tandem_runtime.engine.request import Request
+
+
+class Reason(StrEnum):
+    """Why a request ended without a result."""
+
+    INVALID = "invalid_request"
+    CONTEXT_LENGTH = "context_length_exceeded"
+    OVERLOADED = "queue_full"
+    DRAINING = "draining"
+    DUPLICATE = "duplicate"
+    TIMEOUT = "timeout"
+    WRONG_ROLE = "wrong_role"
+    KV_CORRUPT = "kv_corrupt"
+    ENGINE_ERROR = "engine_error"
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """A new request."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Ends the request without an event and frees its pages; an unknown handle is ignored."""
+
+    handle: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemotePage:
+    """Bytes of layers [layer_first, layer_end) that belong at the request's page number `ordinal`."""
+
+    handle: int
+    ordinal: int
+    generation: int
+    layer_first: int
+    layer_end: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteCommit:
+    """All pages of the request are here; `first_token` follows the tokens it came with."""
+
+    handle: int
+    first_token: int
+    logprob: float
+    bytes_received: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFailed:
+    """No KV will come: the request computes its prompt here."""
+
+    handle: int
+
+
+Command = Add | Abort | RemotePage | RemoteCommit | RemoteFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """Pages for a request that waits for KV from another pod: (page, generation) in order of the sequence."""
+
+    handle: int
+    pages: list[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """New output tokens, the first of which has index `output_index`; and whence the KV came so far."""
+
+    handle: int
+    output_index: int
+    ids: list[int]
+    logprobs: list[float]
+    prefilled_here: int
+    kv_bytes_received: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The request is complete: `reason` is stop or length."""
+
+    handle: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The request ended without a result. `retryable`: another pod may well serve it."""
+
+    handle: int
+    reason: Reason
+    message: str
+    retryable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteAbandoned:
+    """The engine no longer waits for the KV of this request: the transfer is to be given up."""
+
+    handle: int
+
+
+@dataclass(frozen=True, slots=True)
+class PagesComputed:
+    """Handoff: pages `first` and following of the request are complete; payload of layers as (first, end, bytes)."""
+
+    handle: int
+    first: int
+    payloads: list[list[tuple[int, int, bytes]]]
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillDone:
+    """Handoff: every page was told of by PagesComputed; the pages are held until Abort."""
+
+    handle: int
+    first_token: int
+    logprob: float
+    n_tokens: int
+
+
+Event = Reserved | Output | Finished | Broken | RemoteAbandoned | PagesComputed | PrefillDone

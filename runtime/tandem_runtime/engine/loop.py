@@ -1,0 +1,246 @@
+"""The engine thread: drains its inbox, plans, executes, and hands out the events of a step in one batch.
+
+It alone touches scheduler and executor. A step that fails ends the requests in it, not the engine.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+from tandem_runtime.engine.events import (
+    Abort,
+    Add,
+    Command,
+    Event,
+    PagesComputed,
+    Reason,
+    RemoteCommit,
+    RemoteFailed,
+    RemotePage,
+)
+from tandem_runtime.engine.executor import Capacity, Executor, SequenceError
+from tandem_runtime.engine.request import Phase, Request
+from tandem_runtime.engine.scheduler import Scheduler, SchedulerSettings, Work
+
+log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 0.5
+"""Longest sleep without a look at deadlines and, when empty, at the books."""
+FATAL_FAILURES = 3
+"""Steps in a row that fail before the engine gives up: the device is gone, a restart is the remedy."""
+RECENT_ITERATIONS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Iteration:
+    """One step, for calibration: decoding sequences, their KV tokens, prompt tokens computed, seconds."""
+
+    n: int
+    kv_tokens: int
+    prefill_tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineState:
+    """A copy of the scheduler's figures, safe to read from any thread; replaced after every step."""
+
+    running: int = 0
+    waiting: int = 0
+    waiting_tokens: int = 0
+    used_pages: int = 0
+    total_pages: int = 0
+    leaked_pages: int = 0
+    oldest_seconds: float = 0.0
+    phases: dict[str, int] | None = None
+
+
+class Engine:
+    """Runs `executor` in a thread of its own. `emit` is called in that thread with one batch of events per step."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        settings: SchedulerSettings,
+        emit: Callable[[list[Event]], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.loaded: Future[Capacity] = Future()
+        self.ended: Future[None] = Future()
+        """Done when the thread is over; carries the exception when the engine gave up."""
+        self.state = EngineState()
+        self.turned_at = clock()
+        """When the loop last went round, on `clock`: how a stuck device shows."""
+        self.iterations: deque[Iteration] = deque(maxlen=RECENT_ITERATIONS)
+        self._executor = executor
+        self.settings = settings
+        self._emit_batch = emit
+        self._clock = clock
+        self._inbox: SimpleQueue[Command | None] = SimpleQueue()
+        self._events: list[Event] = []
+        self._failures = 0
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self.scheduler: Scheduler
+
+    def start(self) -> None:
+        """Loads the model in the engine's thread; `loaded` tells when, or why not."""
+        self._thread.start()
+
+    def send(self, command: Command) -> None:
+        """From any thread."""
+        self._inbox.put(command)
+
+    def stop(self, timeout_seconds: float = 10.0) -> None:
+        """Ends the thread after the step that runs now; requests inside end without an event."""
+        self._inbox.put(None)
+        if self._thread.is_alive():
+            self._thread.join(timeout_seconds)
+
+    def _run(self) -> None:
+        try:
+            capacity = self._executor.load()
+            self.scheduler = Scheduler(capacity, self.settings, self._events.append)
+            self._publish()
+        except BaseException as error:
+            self.loaded.set_exception(error)
+            self.ended.set_result(None)
+            return
+        self.loaded.set_result(capacity)
+        try:
+            while not self._stopping:
+                self._turn()
+        except BaseException as error:
+            log.exception("the engine gave up")
+            self.ended.set_exception(error)
+        else:
+            self.ended.set_result(None)
+        finally:
+            self._executor.close()
+
+    def _turn(self) -> None:
+        self._drain(block=not self._busy())
+        now = self.turned_at = self._clock()
+        self.scheduler.expire(now)
+        work = self.scheduler.plan(now)
+        if work:
+            self._step(work)
+        self._publish()
+        if self._events:
+            batch, self._events[:] = list(self._events), []
+            self._emit_batch(batch)
+
+    def _busy(self) -> bool:
+        return any(r.phase in (Phase.PREFILL, Phase.DECODE) for r in self.scheduler.requests.values())
+
+    def _drain(self, block: bool) -> None:
+        try:
+            if block:
+                wait = min(IDLE_SECONDS, max(0.001, self.scheduler.next_deadline() - self._clock()))
+                self._handle(self._inbox.get(timeout=wait))
+            while True:
+                self._handle(self._inbox.get_nowait())
+        except Empty:
+            return
+
+    def _handle(self, command: Command | None) -> None:
+        match command:
+            case None:
+                self._stopping = True
+            case Add(request):
+                self.scheduler.add(request, self._clock())
+            case Abort(handle):
+                self.scheduler.abort(handle)
+            case RemotePage():
+                self._write(command)
+            case RemoteCommit(handle, first_token, logprob, bytes_received):
+                self.scheduler.commit(handle, first_token, logprob, bytes_received)
+            case RemoteFailed(handle):
+                self.scheduler.compute_here(handle)
+
+    def _write(self, frame: RemotePage) -> None:
+        page = self.scheduler.awaits(frame.handle, frame.ordinal, frame.generation)
+        if page is None:
+            return
+        try:
+            self._executor.write_pages([page], frame.layer_first, frame.layer_end, [memoryview(frame.payload)])
+        except ValueError as error:
+            request = self.scheduler.requests[frame.handle]
+            self.scheduler.fail(request, Reason.KV_CORRUPT, str(error), retryable=True)
+
+    def _step(self, work: list[Work]) -> None:
+        try:
+            result = self._executor.execute(self.scheduler.steps(work))
+        except SequenceError as error:
+            log.error("a sequence failed: %s", error)
+            self.scheduler.fail(work[error.index].request, Reason.KV_CORRUPT, str(error), retryable=True)
+            return
+        except Exception as error:
+            self._failures += 1
+            log.exception("a step of %d sequences failed", len(work))
+            for item in work:
+                text = f"the step failed: {type(error).__name__}: {error}"
+                self.scheduler.fail(item.request, Reason.ENGINE_ERROR, text, retryable=True)
+            if self._failures >= FATAL_FAILURES:
+                self._emit_batch(list(self._events))
+                raise
+            return
+        self._failures = 0
+        decoding = [w.request for w in work if w.request.phase is Phase.DECODE]
+        prefill_tokens = sum(w.tokens for w in work if w.request.phase is Phase.PREFILL)
+        kv_tokens = sum(r.computed for r in decoding)
+        self.iterations.append(Iteration(len(decoding), kv_tokens, prefill_tokens, result.seconds))
+        for item in work:
+            if item.request.handoff:
+                self._tell_pages(item.request, item.request.computed + item.tokens)
+        self.scheduler.apply(work, result, self._clock())
+
+    def _tell_pages(self, request: Request, computed: int) -> None:
+        """Hands out the bytes of the pages that this step completed; the last one may be filled in part."""
+        capacity = self.scheduler.capacity
+        done = len(request.pages) if computed == len(request.tokens) else computed // capacity.page_tokens
+        pages = request.pages[request.pages_told : done]
+        if pages:
+            payloads = [self._read(page) for page in pages]
+            self._events.append(PagesComputed(request.handle, request.pages_told, payloads))
+            request.pages_told = done
+
+    def _read(self, page: int) -> list[tuple[int, int, bytes]]:
+        layout = self.scheduler.capacity.layout
+        group = layers_per_frame(layout.layers, layout.page_bytes)
+        parts = []
+        for first in range(0, layout.layers, group):
+            end = min(first + group, layout.layers)
+            view = self._executor.read_pages([page], first, end)[0]
+            parts.append((first, end, bytes(view)))
+        return parts
+
+    def _publish(self) -> None:
+        scheduler, idle = self.scheduler, not self.scheduler.requests
+        now = self._clock()
+        requests = scheduler.requests.values()
+        phases: dict[str, int] = {}
+        for request in requests:
+            phases[request.phase] = phases.get(request.phase, 0) + 1
+        self.state = EngineState(
+            running=scheduler.running,
+            waiting=scheduler.waiting,
+            waiting_tokens=scheduler.waiting_tokens,
+            used_pages=scheduler.blocks.used,
+            total_pages=scheduler.blocks.total,
+            leaked_pages=scheduler.leaked_pages() if idle else self.state.leaked_pages,
+            oldest_seconds=max((now - r.since for r in requests), default=0.0),
+            phases=phases,
+        )
+
+
+def layers_per_frame(layers: int, page_bytes: int, max_frame_bytes: int = 16 << 20) -> int:
+    """As many layers of one page as fit a frame; at least one."""
+    return max(1, min(layers, max_frame_bytes * layers // max(1, page_bytes)))

@@ -1,0 +1,1 @@
+"""An engine pod: the internal port for routers, the kv port for other pods, probes, metrics, drain."""

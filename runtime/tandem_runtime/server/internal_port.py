@@ -1,0 +1,206 @@
+"""The internal port: routers' connections, their requests, and the pod's state and credits to each of them."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from contextlib import suppress
+
+import msgspec
+
+from tandem_runtime.contracts import pod_protocol as wire
+from tandem_runtime.contracts.framing import PREFIX, FrameError, check_lengths, pack
+from tandem_runtime.engine.events import Reason
+from tandem_runtime.server.credits import share_out
+from tandem_runtime.server.pod import Pod
+from tandem_runtime.server.session import Session
+from tandem_runtime.transfer.wire import HELLO_SECONDS, READ_LIMIT_BYTES, set_no_delay
+
+log = logging.getLogger(__name__)
+
+STATE_SECONDS = 0.5
+CHANGE_SECONDS = 0.02
+"""Shortest time between two states: many requests that end together are one change."""
+HEARTBEAT_SECONDS = 0.8
+MISSED_HEARTBEATS = 3
+UNREAD_BYTES = 64 << 20
+"""A router that leaves that much unread is given up."""
+
+
+class InternalPort:
+    """Serves the internal port of one pod."""
+
+    def __init__(self, pod: Pod) -> None:
+        self.pod = pod
+        self.bad_frames = 0
+        self.connections: list[RouterConnection] = []
+        self._server: asyncio.Server | None = None
+        self._ticker: asyncio.Task[None] | None = None
+
+    async def start(self, bind: str, port: int) -> int:
+        """The port that it listens on."""
+        self._server = await asyncio.start_server(self._serve, bind, port, limit=READ_LIMIT_BYTES)
+        self._ticker = asyncio.create_task(self._tell())
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        """Sends what is queued, then closes."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self.connections):
+            connection.flush()
+            connection.writer.close()
+
+    async def _tell(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.pod.changed.wait(), STATE_SECONDS)
+            self.pod.changed.clear()
+            self.broadcast()
+            await asyncio.sleep(CHANGE_SECONDS)
+
+    def broadcast(self) -> None:
+        """State and credits to every router."""
+        if self.connections:
+            state = self.pod.state()
+            shares = share_out(self.pod.room(), len(self.connections), self.pod.identity.incarnation)
+            for connection, share in zip(self.connections, shares, strict=True):
+                connection.send(state)
+                connection.send(share)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = RouterConnection(self.pod, reader, writer)
+        peer = writer.get_extra_info("peername")
+        try:
+            if await connection.greet():
+                self.connections.append(connection)
+                self.broadcast()
+                await connection.run()
+        except (FrameError, msgspec.DecodeError) as error:
+            self.bad_frames += 1
+            log.warning("router connection from %s closed: %s", peer, error)
+        except (OSError, EOFError, TimeoutError) as error:
+            log.info("router connection from %s ended: %s", peer, type(error).__name__)
+        finally:
+            if connection in self.connections:
+                self.connections.remove(connection)
+            connection.end()
+
+
+class RouterConnection:
+    """One router. Its requests end with it."""
+
+    def __init__(self, pod: Pod, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writer = writer
+        self._pod, self._reader = pod, reader
+        self._sessions: dict[str, Session] = {}
+        self._outgoing: list[bytes] = []
+        self._heard = True
+        set_no_delay(writer)
+
+    def send(self, message: wire.FromPod) -> None:
+        """Queued; all messages of one turn of the event loop leave in one write."""
+        if not self._outgoing:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._outgoing.append(pack(wire.encode(message)))
+
+    def flush(self) -> None:
+        """Writes what is queued."""
+        outgoing, self._outgoing = self._outgoing, []
+        if outgoing and not self.writer.is_closing():
+            self.writer.write(b"".join(outgoing))
+            if self.writer.transport.get_write_buffer_size() > UNREAD_BYTES:
+                self.writer.transport.abort()
+
+    async def greet(self) -> bool:
+        """Whether this router may talk to this pod."""
+        first = await asyncio.wait_for(self._receive(), HELLO_SECONDS)
+        if not isinstance(first, wire.RouterHello):
+            raise FrameError(f"{type(first).__name__} before the router's hello")
+        reason = self._refusal(first)
+        if reason:
+            log.warning("router %s refused: %s", first.router_id, reason)
+            self.send(wire.Refused(reason))
+            self.flush()
+            return False
+        self.send(self._pod.hello())
+        return True
+
+    def _refusal(self, hello: wire.RouterHello) -> str:
+        identity = self._pod.identity
+        if not hmac.compare_digest(hello.token.encode(), identity.token.encode()):
+            return "wrong token: router and pod must belong to the same deployment"
+        if hello.version != wire.VERSION:
+            return f"version {hello.version} of the protocol, this pod speaks {wire.VERSION}"
+        if hello.revision != identity.revision:
+            return f"revision {hello.revision!r}, this pod is of {identity.revision!r}"
+        return ""
+
+    async def run(self) -> None:
+        """Until the connection ends, or the router was silent for three heartbeats."""
+        watch = asyncio.create_task(self._watch())
+        try:
+            while True:
+                self._handle(await self._receive())
+        finally:
+            watch.cancel()
+
+    async def _watch(self) -> None:
+        silent = 0
+        while silent < MISSED_HEARTBEATS:
+            self._heard = False
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            silent = 0 if self._heard else silent + 1
+        log.warning("a router was silent for %.1f s", HEARTBEAT_SECONDS * MISSED_HEARTBEATS)
+        self.writer.transport.abort()
+
+    async def _receive(self) -> wire.FromRouter:
+        control_bytes, payload_bytes = PREFIX.unpack(await self._reader.readexactly(PREFIX.size))
+        check_lengths(control_bytes, payload_bytes)
+        if payload_bytes:
+            raise FrameError(f"payload of {payload_bytes} bytes; the internal port takes none")
+        control = await self._reader.readexactly(control_bytes)
+        self._heard = True
+        return wire.decode_from_router(control)
+
+    def _handle(self, message: wire.FromRouter) -> None:
+        match message:
+            case wire.Submit():
+                self._submit(message)
+            case wire.Cancel(id=request_id, attempt=attempt):
+                session = self._sessions.get(request_id)
+                if session is not None and session.submit.attempt == attempt:
+                    session.cancel()
+            case wire.Ping():
+                self.send(wire.Pong(self._pod.identity.incarnation))
+            case wire.RouterHello():
+                raise FrameError("a second hello")
+
+    def _submit(self, submit: wire.Submit) -> None:
+        running = self._sessions.get(submit.id)
+        if running is not None and submit.attempt <= running.submit.attempt:
+            text = f"request {submit.id!r} is in work with attempt {running.submit.attempt}"
+            self.send(wire.Failed(submit.id, submit.attempt, Reason.DUPLICATE.value, text, retryable=False))
+            return
+        if running is not None:
+            running.cancel()
+        session = self._pod.submit(submit, self._reply)
+        if session is not None and not session.ended:
+            self._sessions[submit.id] = session
+
+    def _reply(self, message: wire.Delta | wire.Failed) -> None:
+        self.send(message)
+        if isinstance(message, wire.Failed) or message.finish_reason is not None:
+            session = self._sessions.get(message.id)
+            if session is not None and session.submit.attempt == message.attempt:
+                del self._sessions[message.id]
+
+    def end(self) -> None:
+        """Drops the router's requests and closes."""
+        for session in list(self._sessions.values()):
+            session.drop()
+        self._sessions.clear()
+        self.writer.close()

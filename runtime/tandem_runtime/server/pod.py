@@ -1,0 +1,169 @@
+"""An engine pod without its ports: identity, engine, hand-off in both directions, sessions, state, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from tandem_runtime.contracts.pod_protocol import VERSION, Delta, Failed, PodHello, PodState, Submit
+from tandem_runtime.engine.client import EngineClient
+from tandem_runtime.engine.events import Reason
+from tandem_runtime.server.credits import Room
+from tandem_runtime.server.session import Reply, Session, complaint
+from tandem_runtime.text.tokenizer import Tokenizer
+from tandem_runtime.transfer.identity import make_identity
+from tandem_runtime.transfer.pace import LinkPace
+from tandem_runtime.transfer.receiver import KvReceiver
+from tandem_runtime.transfer.sender import KvSender
+from tandem_runtime.transfer.wire import TransferStats
+
+log = logging.getLogger(__name__)
+
+DRAIN_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class PodIdentity:
+    """As told on the command line; `incarnation` is drawn anew by every process."""
+
+    pod: str
+    role: str
+    revision: str
+    incarnation: str
+    address: str
+    token: str
+    model_name: str = ""
+
+
+class Pod:
+    """After `EngineClient.load`. `changed` is set when routers should hear of a new state."""
+
+    def __init__(
+        self, identity: PodIdentity, engine: EngineClient, tokenizer: Tokenizer, pace: LinkPace | None = None
+    ) -> None:
+        self.identity, self.engine, self.tokenizer = identity, engine, tokenizer
+        self.clock = asyncio.get_running_loop().time
+        self.sent, self.received = TransferStats(), TransferStats()
+        kv_identity = make_identity(engine, identity.role, identity.pod, identity.incarnation, identity.token)
+        self.sender = KvSender(kv_identity, self.sent, pace)
+        self.receiver = KvReceiver(kv_identity, self.received)
+        self.kv_port = 0
+        self.draining = False
+        self.cancelled = 0
+        self.failures: dict[str, int] = {}
+        self.touched: list[Session] = []
+        self.changed = asyncio.Event()
+        self._sessions: set[Session] = set()
+        engine.after_batch.append(self._flush)
+
+    @property
+    def ready(self) -> bool:
+        """It can serve now."""
+        return not self.draining and not self.engine.engine.ended.done()
+
+    @property
+    def serves_requests(self) -> bool:
+        """Prefill pods compute for other pods only."""
+        return self.identity.role in ("decode", "both")
+
+    @property
+    def in_flight(self) -> int:
+        """Requests of routers and of decode pods that have not ended."""
+        return len(self._sessions) + self.sender.transfers
+
+    def hello(self) -> PodHello:
+        """Who this is."""
+        identity = self.identity
+        return PodHello(
+            version=VERSION,
+            pod=identity.pod,
+            role=identity.role,
+            revision=identity.revision,
+            incarnation=identity.incarnation,
+            address=identity.address,
+            kv_port=self.kv_port,
+            model_name=identity.model_name,
+            max_context_tokens=self.engine.context_tokens,
+            compat_hash=self.engine.capacity.compat_hash,
+        )
+
+    def state(self) -> PodState:
+        """What routers choose by."""
+        state, page_tokens = self.engine.engine.state, self.engine.capacity.page_tokens
+        return PodState(
+            incarnation=self.identity.incarnation,
+            ready=self.ready,
+            draining=self.draining,
+            running=state.running,
+            waiting=state.waiting,
+            waiting_tokens=state.waiting_tokens,
+            kv_used_tokens=state.used_pages * page_tokens,
+            kv_total_tokens=state.total_pages * page_tokens,
+        )
+
+    def room(self) -> Room:
+        """What it can still take; nothing while it drains."""
+        if not self.ready:
+            return Room(0, 0, 0)
+        state, capacity = self.engine.engine.state, self.engine.capacity
+        free_tokens = (state.total_pages - state.used_pages) * capacity.page_tokens
+        queue_tokens = self.engine.engine.settings.waiting_tokens - state.waiting_tokens
+        return Room(capacity.max_sequences - self.engine.open_requests, free_tokens, queue_tokens)
+
+    def submit(self, submit: Submit, reply: Reply) -> Session | None:
+        """Starts a request; None when it was refused (the reply says why)."""
+        refusal = self._refusal(submit)
+        if refusal is not None:
+            reason, message, retryable = refusal
+            self.failures[reason] = self.failures.get(reason, 0) + 1
+            reply(Failed(submit.id, submit.attempt, reason.value, message, retryable))
+            return None
+        session = Session(self, submit, self._count_failures(reply))
+        self._sessions.add(session)
+        session.start()
+        return session
+
+    def _refusal(self, submit: Submit) -> tuple[Reason, str, bool] | None:
+        if self.draining:
+            return Reason.DRAINING, f"pod {self.identity.pod} is shutting down", True
+        if not self.serves_requests:
+            return Reason.WRONG_ROLE, f"pod {self.identity.pod} is a {self.identity.role} pod", True
+        problem = complaint(submit)
+        return (Reason.INVALID, problem, False) if problem else None
+
+    def _count_failures(self, reply: Reply) -> Reply:
+        def counted(message: Delta | Failed) -> None:
+            if isinstance(message, Failed):
+                self.failures[message.reason] = self.failures.get(message.reason, 0) + 1
+            reply(message)
+
+        return counted
+
+    def session_ended(self, session: Session) -> None:
+        """Called by the session."""
+        self._sessions.discard(session)
+        self.changed.set()
+
+    def _flush(self) -> None:
+        touched, self.touched = self.touched, []
+        for session in touched:
+            session.flush()
+
+    async def drain(self, timeout_seconds: float) -> int:
+        """Takes nothing new, waits for what runs; requests that the time did not suffice for are failed, and counted."""
+        self.draining = self.sender.draining = True
+        self.changed.set()
+        deadline = self.clock() + timeout_seconds
+        while self.in_flight and self.clock() < deadline:
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
+        left = list(self._sessions)
+        for session in left:
+            session.fail(Reason.DRAINING, f"pod {self.identity.pod} shut down before the answer was complete", True)
+        return len(left)
+
+    def stop(self) -> None:
+        """Closes the kv connections and the engine."""
+        self.sender.stop()
+        self.receiver.stop()
+        self.engine.engine.stop()

@@ -1,0 +1,173 @@
+"""One request of a router (or of the local front) on its way through the engine: events in, Delta and Failed out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tandem_runtime.contracts import kv_protocol as kv
+from tandem_runtime.contracts.pod_protocol import Delta, Failed, Submit, Usage
+from tandem_runtime.contracts.sampling import Sampling
+from tandem_runtime.engine.events import Broken, Event, Finished, Output, Reason, RemoteAbandoned, Reserved
+from tandem_runtime.server.text_stream import TextStream
+from tandem_runtime.transfer.receiver import Inbound
+
+if TYPE_CHECKING:
+    from tandem_runtime.server.pod import Pod
+
+Reply = Callable[[Delta | Failed], None]
+
+
+class Session:
+    """`reply` gets one Delta per step that brought tokens; the last message has a finish_reason or is a Failed."""
+
+    def __init__(self, pod: Pod, submit: Submit, reply: Reply) -> None:
+        self.submit = submit
+        self.ended = False
+        self._pod = pod
+        self._reply = reply
+        self._text = TextStream(pod.tokenizer, submit.prompt_ids, submit.emitted_ids, submit.stop)
+        self._index = len(submit.emitted_ids)
+        self._ids: list[int] = []
+        self._words: list[str] = []
+        self._logprobs: list[float] = []
+        self._origin = (0, 0)
+        self._deadline = pod.clock() + submit.remaining_ms / 1000
+        self._handle = 0
+
+    def start(self) -> None:
+        """Hands the request to the engine."""
+        submit = self.submit
+        if self._text.stopped:
+            self._end("stop")
+            return
+        self._handle = self._pod.engine.open(
+            self,
+            submit.prompt_ids,
+            submit.emitted_ids,
+            submit.sampling,
+            submit.remaining_ms / 1000,
+            remote=submit.prefill_peer is not None,
+        )
+
+    def on_event(self, event: Event) -> None:
+        """Called by the engine's client, in order."""
+        if self.ended:
+            return
+        match event:
+            case Output():
+                self._take(event)
+            case Reserved(pages=pages):
+                self._fetch(pages)
+            case RemoteAbandoned():
+                self._pod.receiver.abandon(self._handle, "late")
+            case Finished(reason=reason):
+                self._end(reason)
+            case Broken(reason=reason, message=message, retryable=retryable):
+                self.fail(reason, message, retryable)
+
+    def flush(self) -> None:
+        """Sends what this step brought."""
+        if not self.ended and self._ids:
+            self._send(None)
+
+    def cancel(self) -> None:
+        """The router asked for it. Idempotent."""
+        if not self.ended:
+            self._pod.cancelled += 1
+            self._end("cancelled")
+
+    def fail(self, reason: Reason, message: str, retryable: bool) -> None:
+        """Ends with an error."""
+        if not self.ended:
+            self._leave()
+            self._reply(Failed(self.submit.id, self.submit.attempt, reason.value, message, retryable))
+
+    def drop(self) -> None:
+        """Nobody listens any more."""
+        if not self.ended:
+            self._pod.cancelled += 1
+            self._leave()
+
+    def _take(self, output: Output) -> None:
+        self._origin = (output.prefilled_here, output.kv_bytes_received)
+        if not self._ids:
+            self._pod.touched.append(self)
+        for token, logprob in zip(output.ids, output.logprobs, strict=True):
+            self._ids.append(token)
+            self._logprobs.append(logprob)
+            self._words.append(self._text.push(token))
+            if self._text.stopped:
+                self._end("stop")
+                return
+
+    def _end(self, reason: str) -> None:
+        if reason != "cancelled":
+            self._words.append(self._text.flush())
+            if self._text.stopped:
+                reason = "stop"
+        self._leave()
+        self._send(reason)
+
+    def _leave(self) -> None:
+        self.ended = True
+        self._pod.receiver.abandon(self._handle)
+        self._pod.engine.close(self._handle)
+        self._pod.session_ended(self)
+
+    def _send(self, finish_reason: str | None) -> None:
+        submit = self.submit
+        usage = None
+        if finish_reason is not None:
+            usage = Usage(len(submit.prompt_ids), self._index + len(self._ids), *self._origin)
+        self._reply(
+            Delta(
+                id=submit.id,
+                attempt=submit.attempt,
+                output_index=self._index,
+                ids=self._ids,
+                text="".join(self._words),
+                finish_reason=finish_reason,
+                usage=usage,
+                logprobs=self._logprobs if submit.want_logprobs else None,
+            )
+        )
+        self._index += len(self._ids)
+        self._ids, self._words, self._logprobs = [], [], []
+
+    def _fetch(self, pages: list[tuple[int, int]]) -> None:
+        submit, peer = self.submit, self.submit.prefill_peer
+        if peer is None:
+            return
+        request = kv.Prefill(
+            req=f"{self._handle}:{submit.id}",
+            attempt=submit.attempt,
+            tokens=[*submit.prompt_ids, *submit.emitted_ids],
+            sampling=submit.sampling,
+            output_index=len(submit.emitted_ids),
+            remaining_ms=max(1, int((self._deadline - self._pod.clock()) * 1000)),
+            salt=submit.tenant_salt,
+            prompt_tokens=len(submit.prompt_ids),
+        )
+        self._pod.receiver.fetch(Inbound(self._handle, request, peer, pages))
+
+
+def complaint(submit: Submit) -> str:
+    """Why no engine could take this request; empty when it is in order. The engine checks ids and lengths."""
+    if not submit.prompt_ids:
+        return "the prompt has no tokens"
+    if submit.remaining_ms < 1:
+        return f"remaining_ms is {submit.remaining_ms}; at least 1 is needed"
+    return sampling_complaint(submit.sampling)
+
+
+def sampling_complaint(sampling: Sampling) -> str:
+    """Why nothing can be sampled like that; empty when it is in order."""
+    if sampling.max_tokens < 1:
+        return f"max_tokens is {sampling.max_tokens}; at least 1 is needed"
+    if not (math.isfinite(sampling.temperature) and sampling.temperature >= 0):
+        return f"temperature is {sampling.temperature}; it must be a number of at least 0"
+    if not 0 < sampling.top_p <= 1:
+        return f"top_p is {sampling.top_p}; it must be above 0 and at most 1"
+    return "" if sampling.top_k >= 0 else f"top_k is {sampling.top_k}; it must be at least 0"

@@ -1,0 +1,168 @@
+"""Flags of `tandem-runtime prefill|decode|both`, checked and named."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from tandem_runtime.contracts import names
+from tandem_runtime.contracts.coefficients import Coefficients, read_coefficients
+from tandem_runtime.engine.executor import Executor
+from tandem_runtime.engine.scheduler import SchedulerSettings
+
+DEFAULT_COEFFICIENTS = "laptop"
+EMULATED_CONTEXT_TOKENS = 131072
+DRAIN_SECONDS = 30.0
+"""Kubernetes' default grace period; the operator renders what the deployment asks for."""
+EMULATED_STEP_TOKENS = 2048
+"""The coefficients are of large devices, which take larger chunks than a CPU."""
+
+
+class ConfigError(Exception):
+    """A flag is wrong; the message says which, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """One engine pod."""
+
+    role: str
+    executor: str
+    model: Path | None
+    coefficients: Coefficients | None
+    max_context_tokens: int | None
+    deterministic: bool
+    dtype: str
+    pod_name: str
+    address: str
+    revision: str
+    token: str
+    bind: str
+    internal_port: int
+    kv_port: int
+    metrics_port: int
+    http_port: int
+    model_name: str
+    drain_seconds: float
+    termination_log: Path
+    load_seconds: float
+    kv_scale: float | None
+    step_tokens: int | None
+
+    def scheduler(self) -> SchedulerSettings:
+        """Of the engine."""
+        default = EMULATED_STEP_TOKENS if self.executor == "emulated" else SchedulerSettings.step_tokens
+        return SchedulerSettings(step_tokens=self.step_tokens or default, deterministic=self.deterministic)
+
+    def make_executor(self) -> Executor:
+        """Imports torch only for the torch executor."""
+        if self.coefficients is not None:
+            from tandem_runtime.engine.emulated_executor import KV_SCALE, EmulatedExecutor
+
+            return EmulatedExecutor(
+                self.coefficients,
+                max_context_tokens=self.max_context_tokens or EMULATED_CONTEXT_TOKENS,
+                kv_scale=self.kv_scale or KV_SCALE,
+                load_seconds=self.load_seconds,
+            )
+        from tandem_runtime.engine.torch_executor import TorchExecutor
+
+        assert self.model is not None
+        return TorchExecutor(
+            self.model, dtype=self.dtype, deterministic=self.deterministic, max_context_tokens=self.max_context_tokens
+        )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """All flags of an engine pod."""
+    add = parser.add_argument
+    add("--model", type=Path, metavar="DIR", help="folder with config.json, *.safetensors and tokenizer.json")
+    add("--executor", choices=("torch", "emulated"), default="torch", help="emulated needs no model (default: torch)")
+    add("--coefficients", metavar="NAME_OR_FILE", help=f"emulated: its speed (default: {DEFAULT_COEFFICIENTS})")
+    add("--max-context-tokens", type=_positive, metavar="N", help="prompt and answer together (default: the model's)")
+    add("--deterministic", action="store_true", help="float32, one sequence at a time: the same tokens everywhere")
+    add("--dtype", choices=("auto", "bfloat16", "float32", "float16"), default="auto")
+    add("--pod-name", default=socket.gethostname(), metavar="NAME")
+    add("--address", default="127.0.0.1", metavar="IP", help="where other pods reach this one")
+    add("--revision", default="", metavar="REV")
+    add("--token-file", type=Path, metavar="FILE", help="the deployment's token; every connection must say it")
+    add("--bind", default="0.0.0.0", metavar="IP")
+    add("--internal-port", type=int, default=names.INTERNAL_PORT, metavar="PORT", help="for routers")
+    add("--kv-port", type=int, default=names.KV_PORT, metavar="PORT", help="for decode pods")
+    add("--metrics-port", type=int, default=names.METRICS_PORT, metavar="PORT")
+    add("--http-port", type=int, default=names.HTTP_PORT, metavar="PORT", help="both: the OpenAI API")
+    add("--model-name", default="", metavar="NAME", help="both: the name clients use")
+    add("--drain-timeout", type=_seconds, default=DRAIN_SECONDS, metavar="30s", help="for running requests on SIGTERM")
+    add("--termination-log", type=Path, default=Path(names.TERMINATION_LOG), metavar="FILE")
+    add("--emulate-load", action="store_true", help="emulated: take as long to start as the coefficients say")
+    add("--kv-scale", type=float, metavar="SHARE", help="emulated: share of the real KV bytes that is sent")
+    add("--step-tokens", type=_positive, metavar="N", help="prompt tokens computed in one step at most")
+
+
+def read_settings(role: str, args: argparse.Namespace) -> ServerSettings:
+    """Raises ConfigError."""
+    coefficients: Coefficients | None = None
+    if args.executor == "emulated":
+        try:
+            coefficients = read_coefficients(args.coefficients or DEFAULT_COEFFICIENTS)
+        except ValueError as error:
+            raise ConfigError(f"--coefficients: {error}") from error
+    elif args.model is None:
+        raise ConfigError("--model DIR is needed with --executor torch; --executor emulated needs none")
+    if args.kv_scale is not None and not 0 < args.kv_scale <= 1:
+        raise ConfigError(f"--kv-scale {args.kv_scale} must be above 0 and at most 1")
+    return ServerSettings(
+        role=role,
+        executor=args.executor,
+        model=args.model,
+        coefficients=coefficients,
+        max_context_tokens=args.max_context_tokens,
+        deterministic=args.deterministic,
+        dtype=args.dtype,
+        pod_name=args.pod_name,
+        address=args.address,
+        revision=args.revision,
+        token=_read_token(args.token_file),
+        bind=args.bind,
+        internal_port=args.internal_port,
+        kv_port=args.kv_port,
+        metrics_port=args.metrics_port,
+        http_port=args.http_port,
+        model_name=args.model_name or (args.model.name if args.model else "emulated"),
+        drain_seconds=args.drain_timeout,
+        termination_log=args.termination_log,
+        load_seconds=coefficients.load_s if coefficients and args.emulate_load else 0.0,
+        kv_scale=args.kv_scale,
+        step_tokens=args.step_tokens,
+    )
+
+
+def _read_token(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--token-file {path} cannot be read: {error}") from error
+    if not token:
+        raise ConfigError(f"--token-file {path} is empty")
+    return token
+
+
+def _positive(words: str) -> int:
+    value = int(words)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{words} must be at least 1")
+    return value
+
+
+def _seconds(words: str) -> float:
+    """Seconds of "30", "30s", "500ms", "2m" or "1h"."""
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+    unit = next((name for name in units if words.endswith(name) and words[: -len(name)].replace(".", "").isdigit()), "")
+    try:
+        return float(words.removesuffix(unit) if unit else words) * units.get(unit, 1.0)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{words!r} is not a duration such as 30s or 2m") from None

@@ -1,0 +1,1 @@
+"""Logs and the metrics port, shared by router and engine pods."""

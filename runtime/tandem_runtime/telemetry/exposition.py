@@ -1,0 +1,48 @@
+"""Prometheus text format of figures that are read when scraped: the hot paths keep plain counters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """`values`: labels to value. Names of counters end in _total."""
+
+    name: str
+    help: str
+    kind: str
+    values: list[tuple[Mapping[str, str], float]] = field(default_factory=list)
+
+
+def gauge(name: str, words: str, value: float, labels: Mapping[str, str] | None = None) -> Metric:
+    """A figure that goes up and down."""
+    return Metric(name, words, "gauge", [(labels or {}, value)])
+
+
+def counter(name: str, words: str, value: float, labels: Mapping[str, str] | None = None) -> Metric:
+    """A figure that only grows."""
+    return Metric(name, words, "counter", [(labels or {}, value)])
+
+
+def render(metrics: Iterable[Metric]) -> bytes:
+    """The text a scrape gets."""
+    lines: list[str] = []
+    for metric in metrics:
+        lines += [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}"]
+        lines += [f"{metric.name}{_labels(labels)} {value}" for labels, value in metric.values]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    if not labels:
+        return ""
+    inner = ",".join(f'{name}="{_escape(value)}"' for name, value in labels.items())
+    return "{" + inner + "}"
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

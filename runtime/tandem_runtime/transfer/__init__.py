@@ -1,0 +1,1 @@
+"""KV hand-off over TCP: a prefill pod pushes pages into the pages that a decode pod granted."""
