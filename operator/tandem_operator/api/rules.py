@@ -7,9 +7,6 @@ from typing import Any, Final
 from tandem_operator.api import names
 
 DURATION: Final = "^([0-9]+(ms|s|m|h))+$"
-QUANTITY: Final = (
-    r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$"
-)
 
 
 def rule(expression: str, message: str, **more: Any) -> dict[str, Any]:
@@ -20,6 +17,16 @@ def validations(*rules: dict[str, Any]) -> dict[str, Any]:
     return {"x-kubernetes-validations": list(rules)}
 
 
+QUANTITIES_RULE: Final = rule(
+    "self.all(k, type(self[k]) == int || isQuantity(self[k]))", "must be quantities such as 500m, 2 or 16Gi"
+)
+NAME_RULE: Final = rule(
+    "self.matches('^[A-Za-z0-9]([A-Za-z0-9._:/-]*[A-Za-z0-9])?$')",
+    "model.name is what clients send as `model`: letters, digits and . _ : / - between them, such as org/chat-8b",
+)
+IMAGE_RULE: Final = rule(
+    "!self.matches('[ \\t\\r\\n]')", "image must be a reference such as registry/name:tag, without blanks"
+)
 DURATION_RULE: Final = rule(f"self.matches('{DURATION}')", "must be a duration such as 30s, 2m or 1h30m")
 
 URI_RULES: Final = (

@@ -19,7 +19,6 @@ Quantity = Annotated[
         json_schema_extra={
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "x-kubernetes-int-or-string": True,
-            "pattern": rules.QUANTITY,
             "maxLength": 64,
         }
     ),
@@ -38,12 +37,12 @@ class Resources(ApiModel):
     limits: dict[str, Quantity] = Field(
         default_factory=dict,
         description="Most that each container may use, by resource name (cpu, memory, nvidia.com/gpu ...).",
-        json_schema_extra={"maxProperties": 32},
+        json_schema_extra={"maxProperties": 32, **rules.validations(rules.QUANTITIES_RULE)},
     )
     requests: dict[str, Quantity] = Field(
         default_factory=dict,
         description="What the scheduler reserves for each container. Absent: equal to limits.",
-        json_schema_extra={"maxProperties": 32},
+        json_schema_extra={"maxProperties": 32, **rules.validations(rules.QUANTITIES_RULE)},
     )
 
 
@@ -104,7 +103,7 @@ class Model(ApiModel):
         description="Name that clients send as `model`. Default: metadata.name.",
         min_length=1,
         max_length=200,
-        pattern=r"^[A-Za-z0-9]([A-Za-z0-9._:/-]*[A-Za-z0-9])?$",
+        json_schema_extra=rules.validations(rules.NAME_RULE),
     )
     uri: str | None = Field(
         default=None,
@@ -176,7 +175,7 @@ class Runtime(ApiModel):
         ),
         min_length=1,
         max_length=512,
-        pattern=r"^\S+$",
+        json_schema_extra=rules.validations(rules.IMAGE_RULE),
     )
     executor: Literal["Torch", "Emulated"] = Field(
         default="Torch",

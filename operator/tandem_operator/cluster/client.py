@@ -64,7 +64,8 @@ class KubernetesClient:
         items: list[Object] = []
         while True:
             page = await self._send("GET", _path(kind, namespace), query) or {}
-            items += page.get("items") or []
+            # Items of a list lack what single objects have.
+            items += [{"apiVersion": page["apiVersion"], "kind": kind, **item} for item in page.get("items") or []]
             token = page.get("metadata", {}).get("continue")
             if not token:
                 return items
@@ -110,7 +111,7 @@ class KubernetesClient:
         body = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"generateName": f"{metadata['name']}.", "namespace": metadata["namespace"]},
+            "metadata": {"generateName": f"{metadata['name']}-", "namespace": metadata["namespace"]},
             "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "type": notice.type,
             "reason": notice.reason,

@@ -156,7 +156,11 @@ class Reconciler:
                 message = f"the API server refuses {name}: {error.message}; correct the spec or the template override"
                 raise Invalid(Reason.REFUSED_BY_API_SERVER, message) from error
             raise
-        log.info("applied %s", name, extra={"key": f"{want['metadata']['namespace']}/{name}"})
+        log.info(
+            "applied %s",
+            name,
+            extra={"key": f"{want['metadata']['namespace']}/{want['metadata']['ownerReferences'][0]['name']}"},
+        )
 
     async def _prune(self, infd: InferenceDeployment, observed: Observed) -> Observed:
         """Planned afresh from what is there after the apply, so that nothing goes that still takes traffic."""
