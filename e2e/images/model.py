@@ -46,8 +46,8 @@ def _make_model(models: Path, record: Path, sources: Path) -> str:
         run([sys.executable, "-c", RECORDER, str(model), str(sources), str(report)])
         files = [str(Path(file).relative_to(sources)) for file in json.loads(report.read_text())]
         key = _source_key(files, sources)
-        if key is None:
-            raise BuildError(f"a file of {sources} vanished while it made the sample model; build again")
+        if key is None or not files:
+            raise BuildError(f"the sample model was not made by {sources}, or a file there vanished; build again")
         if not (models / key).is_dir():
             model.replace(models / key)
     with replace_file(record) as temporary:

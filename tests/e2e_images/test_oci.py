@@ -12,7 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e2e.images.oci import Config, File, Layer, assemble, copy_thin, layer_key, read_index, store_layer, write_archive
+from e2e.images.oci import (
+    Config,
+    File,
+    Image,
+    Layer,
+    assemble,
+    copy_thin,
+    layer_key,
+    read_index,
+    store_layer,
+    write_archive,
+)
 
 LINK = File(target="tool")
 
@@ -83,7 +94,7 @@ def test_files_that_only_their_owner_could_read_can_be_read_in_the_image(tmp_pat
 
 
 def test_the_same_content_gives_the_same_image_in_another_cache_at_another_time(tmp_path: Path) -> None:
-    images = []
+    images: list[Image] = []
     for run in ("one", "two"):
         tree = make_tree(tmp_path / run / "tree")
         os.utime(tree / "twin", (len(images), len(images)))
