@@ -8,18 +8,20 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tandem_runtime.contracts.names import EXIT_BAD_CONFIG, EXIT_BAD_MODEL, TERMINATION_LOG
 from tandem_runtime.fetch.checks import check_folder
-from tandem_runtime.fetch.client import Client, Patience, open_session
 from tandem_runtime.fetch.errors import FetchError, UriError
-from tandem_runtime.fetch.fetcher import PARALLEL_FILES, fetch
-from tandem_runtime.fetch.sources import HubSource, Source, WebSource
 from tandem_runtime.fetch.store import Store
 from tandem_runtime.fetch.uri import ClaimUri, FolderUri, HubUri, WebUri, parse_uri
 
+if TYPE_CHECKING:
+    from tandem_runtime.fetch.sources import Source
+
 DEFAULT_HUB: Final = "https://huggingface.co"
+PARALLEL_FILES: Final = 4
+"""Enough to fill a link that limits single connections, few enough for a small web server."""
 EXIT_TERMINATED: Final = 128 + signal.SIGTERM
 
 
@@ -71,6 +73,10 @@ async def _run(args: argparse.Namespace) -> None:
     if Store(args.to).is_complete(str(uri), tokenizer_only):
         _say(f"{args.to} holds {uri} already")
         return
+    # Here, because a restarted pod whose model is there should not pay for an HTTP client.
+    from tandem_runtime.fetch.client import Client, Patience, open_session
+    from tandem_runtime.fetch.fetcher import fetch
+
     patience = Patience()
     async with open_session(patience) as session:
         client = Client(session, patience, _say, _authorization(uri))
@@ -79,6 +85,8 @@ async def _run(args: argparse.Namespace) -> None:
 
 
 def _make_source(uri: HubUri | WebUri, endpoint: str | None) -> Source:
+    from tandem_runtime.fetch.sources import HubSource, WebSource
+
     if isinstance(uri, WebUri):
         return WebSource(uri)
     return HubSource(uri, endpoint or os.environ.get("HF_ENDPOINT") or DEFAULT_HUB)

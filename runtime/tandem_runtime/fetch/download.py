@@ -21,7 +21,7 @@ from tandem_runtime.fetch.checks import check_safetensors
 from tandem_runtime.fetch.client import Client, read_validator
 from tandem_runtime.fetch.errors import FetchError, Transient
 from tandem_runtime.fetch.sources import RemoteFile
-from tandem_runtime.fetch.uri import STATE_FOLDER
+from tandem_runtime.fetch.store import part_folder
 
 CHUNK_BYTES: Final = 1 << 20
 _CONTENT_RANGE: Final = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
@@ -216,8 +216,3 @@ def _read_rest(content: aiohttp.StreamReader) -> bytes:
     """What arrived before the connection broke: aiohttp raises ahead of it, and with many cuts nothing would stay."""
     content.set_exception(None)  # type: ignore[arg-type]
     return content.read_nowait(-1)
-
-
-def part_folder(folder: Path) -> Path:
-    """Where partial files live until all is complete."""
-    return folder / STATE_FOLDER / "parts"

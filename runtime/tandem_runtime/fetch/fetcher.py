@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 from tandem_runtime.fetch.checks import INDEX, check_folder, read_index
 from tandem_runtime.fetch.client import Client
@@ -16,9 +15,6 @@ from tandem_runtime.fetch.errors import FetchError
 from tandem_runtime.fetch.progress import Tally, show_progress
 from tandem_runtime.fetch.sources import RemoteFile, Source
 from tandem_runtime.fetch.store import Store, format_bytes
-
-PARALLEL_FILES: Final = 4
-"""Enough to fill a link that limits single connections, few enough for a small web server."""
 
 
 def disk_free_bytes(folder: Path) -> int:
@@ -34,7 +30,7 @@ async def fetch(
     *,
     tokenizer_only: bool = False,
     free_bytes: Callable[[Path], int] = disk_free_bytes,
-    parallel_files: int = PARALLEL_FILES,
+    parallel_files: int = 4,
 ) -> None:
     """Fills `folder`. Raises FetchError; what came so far stays for the next run."""
     store = Store(folder)

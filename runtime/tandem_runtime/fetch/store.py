@@ -13,7 +13,6 @@ from typing import Final
 
 import msgspec
 
-from tandem_runtime.fetch.download import part_folder
 from tandem_runtime.fetch.errors import FetchError
 from tandem_runtime.fetch.uri import STATE_FOLDER
 
@@ -91,6 +90,11 @@ class Store:
                 f"{self.folder} has {format_bytes(free_bytes)} free, the model needs {format_bytes(needed_bytes)} more "
                 f"and {format_bytes(SPARE_BYTES)} to spare; use a larger volume"
             )
+
+
+def part_folder(folder: Path) -> Path:
+    """Where partial files live until all is complete."""
+    return folder / STATE_FOLDER / "parts"
 
 
 def _try_lock(descriptor: int) -> bool:
