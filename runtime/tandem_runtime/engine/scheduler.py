@@ -266,10 +266,7 @@ class Scheduler:
         if budget < 1 or sequences < 1:
             return budget, sequences
         left = len(request.tokens) - request.computed
-        if self.settings.deterministic:
-            tokens = self._fixed_chunk(request)
-        else:
-            tokens = min(left, budget)
+        tokens = self._fixed_chunk(request) if self.settings.deterministic else min(left, budget)
         work.append(Work(request, tokens, tokens == left))
         return budget - tokens, sequences - 1
 

@@ -9,10 +9,12 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tandem_runtime.contracts.names import EXIT_BAD_CONFIG, EXIT_BAD_MODEL
+from tandem_runtime.contracts.names import EXIT_BAD_CONFIG, EXIT_BAD_MODEL, TERMINATION_LOG
 from tandem_runtime.engine.client import EngineClient
 from tandem_runtime.engine.executor import ModelError
 from tandem_runtime.server.internal_port import InternalPort
@@ -24,13 +26,15 @@ from tandem_runtime.telemetry.logs import configure_logging
 from tandem_runtime.text.tokenizer import TokenizerError, load_tokenizer
 from tandem_runtime.transfer.pace import LinkPace
 
+if TYPE_CHECKING:
+    from tandem_runtime.server.front import FrontServer
+
 __all__ = ["add_arguments", "run"]
 
 log = logging.getLogger(__name__)
 
 EXIT_ENGINE = 1
 """The engine gave up while serving; a restart is the remedy."""
-Stop = Callable[[], Awaitable[None]]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -66,20 +70,23 @@ async def _serve(settings: ServerSettings) -> int:
         if pod is None:
             return 0
         probes.loaded_seconds = time.monotonic() - started
-        stop = await _open_ports(settings, pod, probes)
+        ports = Ports(pod)
+        await ports.open(settings)
+        probes.pod, probes.port = pod, ports.internal
     except (ModelError, TokenizerError) as error:
         return _fail(settings, str(error), EXIT_BAD_MODEL)
     except OSError as error:
         return _fail(settings, f"cannot listen: {error}", EXIT_BAD_CONFIG)
     log.info("ready after %.2f s", time.monotonic() - started)
     ended = asyncio.wrap_future(pod.engine.engine.ended)
-    waiting = asyncio.create_task(terminated.wait())
-    await asyncio.wait([ended, waiting], return_when=asyncio.FIRST_COMPLETED)
+    ended.add_done_callback(lambda _: terminated.set())
+    await terminated.wait()
     if ended.done():
         return _fail(settings, f"the engine gave up: {ended.exception()}", EXIT_ENGINE)
     log.info("draining %d requests", pod.in_flight)
+    ports.drain()
     left = await pod.drain(settings.drain_seconds)
-    await stop()
+    await ports.close()
     log.info("drained; %d requests were cut off", left)
     metrics.stop()
     return 0
@@ -91,10 +98,10 @@ async def _load(settings: ServerSettings, terminated: asyncio.Event) -> Pod | No
     loading = asyncio.create_task(engine.load())
     tokenizer = load_tokenizer(None if settings.executor == "emulated" else settings.model)
     waiting = asyncio.create_task(terminated.wait())
-    await asyncio.wait([loading, waiting], return_when=asyncio.FIRST_COMPLETED)
+    loading.add_done_callback(lambda _: waiting.cancel())
+    await asyncio.wait([waiting])
     if not loading.done():
         return None
-    waiting.cancel()
     capacity = loading.result()
     identity = PodIdentity(
         pod=settings.pod_name,
@@ -113,25 +120,35 @@ async def _load(settings: ServerSettings, terminated: asyncio.Event) -> Pod | No
     return Pod(identity, engine, tokenizer, pace)
 
 
-async def _open_ports(settings: ServerSettings, pod: Pod, probes: Probes) -> Stop:
-    """Listens; the pod is ready afterwards. Returns what closes everything."""
-    pod.kv_port = await pod.sender.start(settings.bind, settings.kv_port)
-    port = InternalPort(pod)
-    await port.start(settings.bind, settings.internal_port)
-    stop_front: Stop | None = None
-    if settings.role == "both":
-        from tandem_runtime.server.front import start_front
+class Ports:
+    """All ports of a pod but the metrics port."""
 
-        stop_front = await start_front(settings, pod)
-    probes.pod, probes.port = pod, port
+    def __init__(self, pod: Pod) -> None:
+        self.internal = InternalPort(pod)
+        self._pod = pod
+        self._front: FrontServer | None = None
 
-    async def stop() -> None:
-        if stop_front is not None:
-            await stop_front()
-        await port.stop()
-        pod.stop()
+    async def open(self, settings: ServerSettings) -> None:
+        """The pod can serve afterwards. Raises OSError when a port is taken."""
+        self._pod.kv_port = await self._pod.sender.start(settings.bind, settings.kv_port)
+        if settings.role == "both":
+            from tandem_runtime.server.front import FrontServer  # aiohttp is half of an emulated pod's start-up
 
-    return stop
+            self._front = FrontServer(self._pod, settings.model_name)
+            await self._front.start(settings.bind, settings.http_port)
+        await self.internal.start(settings.bind, settings.internal_port)
+
+    def drain(self) -> None:
+        """Clients are asked to leave."""
+        if self._front is not None:
+            self._front.drain()
+
+    async def close(self) -> None:
+        """What is complete is still sent."""
+        if self._front is not None:
+            await self._front.stop()
+        await self.internal.stop()
+        self._pod.stop()
 
 
 def _fail(settings: ServerSettings, reason: str, code: int) -> int:
@@ -140,6 +157,7 @@ def _fail(settings: ServerSettings, reason: str, code: int) -> int:
     log.error("%s", line)
     print(f"tandem-runtime {settings.role}: {line}", file=sys.stderr)
     with suppress(OSError):
-        if settings.termination_log.exists() or settings.termination_log.parent.is_dir():
+        # The default is a file that Kubernetes makes; elsewhere it is not ours to make.
+        if settings.termination_log.exists() or settings.termination_log != Path(TERMINATION_LOG):
             settings.termination_log.write_text(line + "\n", encoding="utf-8")
     return code

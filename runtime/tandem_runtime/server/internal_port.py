@@ -164,7 +164,8 @@ class RouterConnection:
             raise FrameError(f"payload of {payload_bytes} bytes; the internal port takes none")
         control = await self._reader.readexactly(control_bytes)
         self._heard = True
-        return wire.decode_from_router(control)
+        message: wire.FromRouter = wire.decode_from_router(control)
+        return message
 
     def _handle(self, message: wire.FromRouter) -> None:
         match message:

@@ -151,7 +151,7 @@ class Pod:
             session.flush()
 
     async def drain(self, timeout_seconds: float) -> int:
-        """Takes nothing new, waits for what runs; requests that the time did not suffice for are failed, and counted."""
+        """Takes nothing new and waits for what runs. Fails what is left when the time is up; returns how many."""
         self.draining = self.sender.draining = True
         self.changed.set()
         deadline = self.clock() + timeout_seconds

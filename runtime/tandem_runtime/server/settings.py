@@ -53,7 +53,7 @@ class ServerSettings:
 
     def scheduler(self) -> SchedulerSettings:
         """Of the engine."""
-        default = EMULATED_STEP_TOKENS if self.executor == "emulated" else SchedulerSettings.step_tokens
+        default = EMULATED_STEP_TOKENS if self.executor == "emulated" else SchedulerSettings().step_tokens
         return SchedulerSettings(step_tokens=self.step_tokens or default, deterministic=self.deterministic)
 
     def make_executor(self) -> Executor:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 
 class JsonFormatter(logging.Formatter):
-    """time, level, logger, message; `role` and `pod` of this process; `extra={"fields": {...}}`; an exception's text."""
+    """time, level, logger, message; `role` and `pod` of this process; `extra={"fields": {...}}`; exception."""
 
     def __init__(self, role: str, pod: str) -> None:
         super().__init__()

@@ -80,7 +80,7 @@ class Channel:
         try:
             control_bytes, payload_bytes = PREFIX.unpack(await self._reader.readexactly(PREFIX.size))
             check_lengths(control_bytes, payload_bytes)
-            message = kv.decode(await self._reader.readexactly(control_bytes))
+            message: kv.Message = kv.decode(await self._reader.readexactly(control_bytes))
         except msgspec.DecodeError as error:
             raise FrameError(f"not a message of this protocol: {error}") from error
         expected = message.len if isinstance(message, kv.Frame) else 0
