@@ -12,13 +12,13 @@ from typing import Any
 
 import aiohttp
 import msgspec
-
 from tandem_runtime.contracts.endpoints import Endpoints, PodEndpoint, ServiceEndpoint
 from tandem_runtime.openai.front import FrontSettings
 from tandem_runtime.policy.queue import QueueLimits
 from tandem_runtime.router.app import Ports, RouterApp
 from tandem_runtime.router.settings import LinkSettings, RouterSettings
 from tandem_runtime.text.tokenizer import load_tokenizer
+
 from tests.runtime.router.fake_pod import FakePod
 
 MODEL = "chat"

@@ -6,11 +6,11 @@ import asyncio
 
 import msgspec
 import pytest
-
 from tandem_runtime.contracts import pod_protocol as wire
 from tandem_runtime.contracts.endpoints import ServiceEndpoint
 from tandem_runtime.policy.queue import QueueLimits
 from tandem_runtime.text.byte_tokenizer import ByteTokenizer
+
 from tests.runtime.router.fake_pod import FakePod, answer_ids
 from tests.runtime.router.harness import MODEL, eventually, running_router
 
