@@ -53,11 +53,11 @@ def check_images(which: str = "all", agreed: bool = False, cache: Path | None = 
 def programs(name: str) -> list[tuple[list[str], str]]:
     """What must run in an image: commands and their stdin."""
     probe = (HERE / "probe.py").read_text()
-    help_of = [["tandem-runtime", "--help"], ["tandem", "--help"], [*ENTRYPOINTS[name], "--help"]]
+    help_of = sorted({("tandem-runtime", "--help"), ("tandem", "--help"), (*ENTRYPOINTS[name], "--help")})
     found: list[tuple[list[str], str]] = [(["python3", "-", Path(MODEL).name], probe)]
     if name == RUNTIME_IMAGE:
         found = [(["python3", "-", f"/{MODEL}"], probe), (["python3", "-"], (HERE / "selftest.py").read_text())]
-    return [*found, *((command, "") for command in help_of), (["sh", "-c", "echo shell works"], "")]
+    return [*found, *((list(command), "") for command in help_of), (["sh", "-c", "echo shell works"], "")]
 
 
 def unpack(blob: oci.Blob, cache: Path) -> Path:

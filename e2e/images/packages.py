@@ -127,11 +127,12 @@ def _install(dependencies: Sequence[str], constraints: str, target: Path) -> Non
 
 
 def installed_versions() -> str:
-    """Constraints that give the images the versions this environment tests with, as far as it has them."""
+    """Constraints that give the images the versions the tests run with; "" outside of their environment."""
     found = {(dist.metadata["Name"] or "").lower(): dist.version for dist in importlib.metadata.distributions()}
-    return "".join(
-        f"{name}=={version}\n" for name, version in sorted(found.items()) if name not in ("", OWN_DISTRIBUTION)
-    )
+    if OWN_DISTRIBUTION not in found:
+        return ""
+    others = sorted(item for item in found.items() if item[0] not in ("", OWN_DISTRIBUTION))
+    return "".join(f"{name}=={version}\n" for name, version in others)
 
 
 def _check_same_versions(base: Path, full: Path) -> None:
