@@ -1,0 +1,266 @@
+"""Seconds from nothing to the first token: cluster, image rebuild, chart, apply; then the memory of each process.
+
+Without a cluster it measures the same runtime as local processes and says what it left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from e2e.cluster import Cluster, ClusterError, open_cluster
+from e2e.images.build import build_images
+from e2e.processes import answers, free_port_base
+from e2e.stack import OPERATOR_IMAGE, ROOT, RUNTIME_IMAGE, SYSTEM_NAMESPACE, Stack, TooSlow, stream_chat, wait_until
+from tests.bench.report import Report
+
+NAMESPACE = "tandem-bench"
+MARKER = ROOT / "runtime/tandem_runtime/telemetry/bench_marker.py"
+"""A module that comes and goes: the change of code after which images are rebuilt."""
+EMULATED_READY_SECONDS = 1.0
+EMULATED_RSS_BYTES = 80e6
+PROMPT = "Tell me about the sea."
+FLEETS = {
+    "torch": "model: {uri: file:///models/tiny}",
+    "emulated": "runtime: {executor: Emulated, emulated: {hardwareClass: laptop}}",
+}
+
+
+@contextmanager
+def timed(report: Report, section: str, key: str, note: str = "", at_most: float | None = None) -> Iterator[None]:
+    """Adds the seconds that the block takes, when it succeeds."""
+    print(f"... {section}: {key.removesuffix('_seconds').replace('_', ' ')}", file=sys.stderr, flush=True)
+    started = time.monotonic()
+    yield
+    report.add(section, key, time.monotonic() - started, note, at_most)
+
+
+def first_token_seconds(url: str, model: str) -> float:
+    """Seconds from the request to its first piece of text; the stream is read to its end."""
+    started = time.monotonic()
+    pieces = stream_chat(url, model, PROMPT, max_tokens=16)
+    next(pieces)
+    seconds = time.monotonic() - started
+    for _ in pieces:
+        pass
+    return seconds
+
+
+def measure_cluster_up(report: Report, cluster: Cluster) -> bool:
+    """Brings it up; returns whether this run did (else it was up, and the figure is that of a second `up`)."""
+    was_up, _ = cluster.status()
+    with timed(report, "cluster", "up_seconds", "it was up already" if was_up else ""):
+        cluster.up()
+    return not was_up
+
+
+def measure_images(report: Report, cluster: Cluster) -> None:
+    """The first build may be cold; then a change of our code: build and import again, as in the daily round."""
+    with timed(report, "images", "build_seconds", "with whatever the cache holds"):
+        images = build_images("all")
+    with timed(report, "images", "import_seconds"):
+        load(cluster, images)
+    try:
+        MARKER.write_text(f'"""Written by a benchmark, removed by it."""\n\nMARK = {time.time_ns()}\n')
+        with timed(report, "images", "rebuild_after_code_change_seconds"):
+            images = build_images("all")
+        with timed(report, "images", "import_after_code_change_seconds"):
+            load(cluster, images)
+    finally:
+        MARKER.unlink(missing_ok=True)
+
+
+def load(cluster: Cluster, images: dict[str, Path]) -> None:
+    """Imports both images on every node."""
+    for name in (RUNTIME_IMAGE, OPERATOR_IMAGE):
+        cluster.load_image(name, images[name])
+
+
+def measure_chart(report: Report, stack: Stack) -> None:
+    """`helm install --wait`; an installed chart is removed first unless the cluster is not ours."""
+    release = ["uninstall", "tandem", "--namespace", SYSTEM_NAMESPACE, "--ignore-not-found", "--wait"]
+    if stack.cluster.kind != "current":
+        stack.cluster.helm(*release)
+    with timed(report, "chart", "install_seconds", "until the operator is ready"):
+        stack.install()
+
+
+def measure_fleets(report: Report, stack: Stack) -> None:
+    """Apply to Ready and to the first token, for real weights and for emulated pods; their memory while they serve."""
+    stack.cluster.kubectl("create", "namespace", NAMESPACE, check=False)
+    try:
+        for executor, spec in FLEETS.items():
+            section = f"cluster, {executor}"
+            manifest = (
+                "{apiVersion: tandem.dev/v1alpha1, kind: InferenceDeployment, "
+                f"metadata: {{name: {executor}}}, spec: {{{spec}, prefill: {{replicas: 1}}, decode: {{replicas: 1}}}}}}"
+            )
+            started = time.monotonic()
+            with timed(report, section, "apply_to_ready_seconds"):
+                stack.apply(manifest, NAMESPACE)
+                stack.wait_ready(executor, NAMESPACE)
+            with stack.forward(f"service/{executor}", NAMESPACE) as url:
+                ready = time.monotonic() - started
+                report.add(section, "apply_to_first_token_seconds", ready + first_token_seconds(url, executor))
+                report.add(section, "second_ttft_seconds", first_token_seconds(url, executor), "through port-forward")
+            for pod in stack.pods(NAMESPACE, executor):
+                role = pod["metadata"]["labels"]["tandem.dev/role"]
+                add_pod_memory(report, stack, section, role, NAMESPACE, pod["metadata"]["name"])
+        for pod in stack.get("pods", namespace=SYSTEM_NAMESPACE)["items"]:
+            add_pod_memory(report, stack, "cluster", "operator", SYSTEM_NAMESPACE, pod["metadata"]["name"])
+    finally:
+        stack.cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", check=False)
+
+
+def add_pod_memory(report: Report, stack: Stack, section: str, role: str, namespace: str, pod: str) -> None:
+    """RSS (anonymous memory of its cgroup) as its kubelet says it; no agent has to be installed for that."""
+
+    def probe() -> int:
+        node = stack.get("pod", pod, namespace)["spec"]["nodeName"]
+        summary = json.loads(stack.cluster.kubectl("get", "--raw", f"/api/v1/nodes/{node}/proxy/stats/summary"))
+        found = [
+            entry
+            for entry in summary["pods"]
+            if entry["podRef"] == {**entry["podRef"], "name": pod, "namespace": namespace}
+        ]
+        return sum([container["memory"]["rssBytes"] for container in found[0]["containers"]]) if found else 0
+
+    try:
+        rss_bytes = wait_until(f"memory of {pod}", 30, probe, every_seconds=2)
+    except TooSlow as error:
+        report.leave_out(f"memory of {role} ({section})", str(error))
+        return
+    report.add(section, f"{role}_rss_bytes", rss_bytes, "kubelet", memory_limit(section, role))
+
+
+def memory_limit(section: str, role: str) -> float | None:
+    """What issue and design ask of emulated pods."""
+    return EMULATED_RSS_BYTES if section.endswith("emulated") and role in ("prefill", "decode") else None
+
+
+def measure_processes(report: Report, executor: str) -> None:
+    """`tandem-runtime serve`: seconds to ready and to the first token, RSS of every process."""
+    section = f"processes, {executor}"
+    runtime = str(Path(sys.executable).parent / "tandem-runtime")
+    with tempfile.TemporaryDirectory() as folder:
+        model = ["--model", folder] if executor == "torch" else []
+        if executor == "torch":
+            with timed(report, section, "make_model_seconds"):
+                subprocess.run([runtime, "make-model", folder], check=True, stdout=subprocess.DEVNULL)
+        base = free_port_base()
+        url = f"http://127.0.0.1:{base}"
+        command = [runtime, "serve", *model, "--executor", executor, "--model-name", "chat", "--port-base", str(base)]
+        started = time.monotonic()
+        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        try:
+            with timed(report, section, "serve_ready_seconds", "router, prefill and decode"):
+                wait_until("serve", 120, lambda: answers(f"http://127.0.0.1:{base + 1}/readyz", server), 0.02)
+            first_token_seconds(url, "chat")
+            report.add(section, "start_to_first_answer_seconds", time.monotonic() - started)
+            report.add(section, "second_ttft_seconds", first_token_seconds(url, "chat"))
+            for role, rss_bytes in child_memory(server.pid).items():
+                report.add(section, f"{role}_rss_bytes", rss_bytes, "VmRSS", memory_limit(section, role))
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+def measure_emulated_pod(report: Report) -> None:
+    """One emulated engine pod alone, from exec to readiness."""
+    base = free_port_base()
+    ports = [f"--{name}-port={base + number}" for number, name in enumerate(("http", "internal", "kv", "metrics"))]
+    with tempfile.TemporaryDirectory() as folder:
+        token = Path(folder, "token")
+        token.write_text("bench")
+        command = [str(Path(sys.executable).parent / "tandem-runtime"), "both", "--executor", "emulated", *ports]
+        command += ["--coefficients", "laptop", "--bind", "127.0.0.1", "--address", "127.0.0.1", "--pod-name", "bench"]
+        command += ["--revision", "bench", "--token-file", str(token), "--model-name", "bench"]
+        with timed(report, "processes, emulated", "pod_ready_seconds", "one pod alone", EMULATED_READY_SECONDS):
+            pod = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            try:
+                wait_until("emulated pod", 60, lambda: answers(f"http://127.0.0.1:{base + 3}/readyz", pod), 0.01)
+            except BaseException:
+                pod.kill()
+                raise
+        pod.terminate()
+        pod.wait(30)
+
+
+def child_memory(pid: int, proc: Path = Path("/proc")) -> dict[str, int]:
+    """{role: VmRSS in bytes} of the `tandem-runtime ROLE` children of a process."""
+    memory: dict[str, int] = {}
+    for child in (proc / str(pid) / "task" / str(pid) / "children").read_text().split():
+        words = (proc / child / "cmdline").read_bytes().decode().split("\0")
+        role = next((word for word in words if word in ("router", "prefill", "decode")), None)
+        for line in (proc / child / "status").read_text().splitlines():
+            if role and line.startswith("VmRSS:"):
+                memory[role] = int(line.split()[1]) * 1024
+    return memory
+
+
+def measure_cluster(report: Report, options: argparse.Namespace) -> None:
+    """All stages that need a cluster; a cluster that was not up before goes down again unless --keep."""
+    cluster = open_cluster(options.cluster, nodes=options.nodes, yes=options.yes, kubeconfig=options.kubeconfig)
+    if cluster.kind == "processes":
+        raise ClusterError("no cluster can be had here; ./e2e/cluster/run doctor says what is missing")
+    if options.fresh and cluster.kind != "current":
+        cluster.down()
+    started = time.monotonic()
+    ours = measure_cluster_up(report, cluster)
+    try:
+        stack = Stack(cluster)
+        measure_images(report, cluster)
+        measure_chart(report, stack)
+        measure_fleets(report, stack)
+        report.add(
+            "cluster", "all_stages_seconds", time.monotonic() - started, f"{cluster.kind}, {options.nodes} node(s)"
+        )
+    finally:
+        if ours and not options.keep:
+            with timed(report, "cluster", "down_seconds"):
+                cluster.down()
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="./tests/run bench skeleton", description=__doc__)
+    parser.add_argument("--cluster", default="auto", choices=["auto", "kind", "local", "current", "processes"])
+    parser.add_argument("--kubeconfig", type=Path, help="for --cluster current")
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument(
+        "--fresh", action="store_true", help="take an existing cluster down first, so that `up` is whole"
+    )
+    parser.add_argument("--keep", action="store_true", help="leave the cluster running")
+    parser.add_argument("--yes", action="store_true", help="install missing Debian packages without asking")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> int:
+    """Exit code: 0 also when the cluster was left out, 1 when a stage failed."""
+    options = parse(argv)
+    report = Report("skeleton")
+    code = 0
+    measure_emulated_pod(report)
+    for executor in ("emulated", "torch"):
+        measure_processes(report, executor)
+    if options.cluster == "processes":
+        report.leave_out("cluster, images, chart, pods", "asked for local processes only")
+    else:
+        try:
+            measure_cluster(report, options)
+        except (ClusterError, TooSlow, RuntimeError, OSError) as error:
+            report.leave_out("what follows in the cluster", str(error))
+            code = 0 if options.cluster == "auto" and "no cluster can be had" in str(error) else 1
+    report.finish()
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
