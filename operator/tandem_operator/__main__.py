@@ -84,10 +84,15 @@ async def run(settings: Settings) -> int:
 
     runner = await serve(make_app(unhealthy, lambda: lease.reached, metrics.text), settings.telemetry_port)
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    def handle_signals() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    handle_signals()
     code = 0
-    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(lease.acquire()), asyncio.create_task(stop.wait())]
+    stopped = asyncio.create_task(stop.wait(), name="stop")
+    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(lease.acquire()), stopped]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():
@@ -96,9 +101,10 @@ async def run(settings: Settings) -> int:
         leads = True
         work = asyncio.create_task(queue.run(), name="queue")
         held = asyncio.create_task(lease.hold(), name="lease")
-        watching = asyncio.create_task(watch(queue.add, configuration, settings.namespaces, stop), name="watch")
+        watched = watch(queue.add, configuration, settings.namespaces, stop, handle_signals)
+        watching = asyncio.create_task(watched, name="watch")
         tasks += [work, held, watching]
-        done, _ = await asyncio.wait([work, held, watching], return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait([stopped, work, held, watching], return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             error = task.exception()
             if isinstance(error, LeaseLost):
@@ -113,6 +119,9 @@ async def run(settings: Settings) -> int:
         if not held.done():
             held.cancel()
             await lease.release()
+        stop.set()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.wait([watching]), settings.shutdown_seconds)
     finally:
         for task in tasks:
             task.cancel()

@@ -92,4 +92,7 @@ class Settings:
     """Watched namespaces; empty: all."""
 
     telemetry_port: int = 8080
+    shutdown_seconds: float = 15.0
+    """For the watch streams to end; the Lease has been given back by then. Half of the pod's grace period."""
+
     log_level: str = "INFO"

@@ -76,9 +76,17 @@ async def connection_info(configuration: Configuration) -> kopf.ConnectionInfo:
 
 
 async def watch(
-    add: Callable[[Key], None], configuration: Configuration, namespaces: tuple[str, ...], stop: asyncio.Event
+    add: Callable[[Key], None],
+    configuration: Configuration,
+    namespaces: tuple[str, ...],
+    stop: asyncio.Event,
+    handle_signals: Callable[[], None],
 ) -> None:
-    """Runs until `stop` is set or a signal comes."""
+    """Runs until `stop` is set. `handle_signals` is called once kopf has replaced our signal handlers by its own."""
     scope: dict[str, Any] = {"namespaces": namespaces} if namespaces else {"clusterwide": True}
-    registry = make_registry(add, configuration)
-    await kopf.operator(registry=registry, settings=make_settings(), stop_flag=stop, **scope)
+    registry, ready = make_registry(add, configuration), asyncio.Event()
+    running = kopf.operator(registry=registry, settings=make_settings(), stop_flag=stop, ready_flag=ready, **scope)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(running)
+        await ready.wait()
+        handle_signals()

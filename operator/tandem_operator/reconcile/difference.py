@@ -15,6 +15,9 @@ QUANTITY_FIELDS: Final = frozenset({"limits", "requests"})
 OWNED_ROOTS: Final = ("spec", "data")
 """Where nobody else has business; metadata is shared with tools that label and annotate."""
 
+ATOMIC_MAPS: Final = frozenset({"selector", "matchLabels", "nodeSelector"})
+"""The API server treats them as one value: one key more is another value."""
+
 TOLERATED: Final = frozenset({"kubectl.kubernetes.io/restartedAt"})
 """`kubectl rollout restart` on a child is a fair request: it stays."""
 
@@ -39,6 +42,9 @@ def differences(want: Any, live: Any, path: str = "", field: str = "") -> Iterat
         if not isinstance(live, Mapping):
             if want or live is not _ABSENT:
                 yield Difference(path, live, want)
+            return
+        if field in ATOMIC_MAPS and set(live) - set(want):
+            yield Difference(path, dict(live), dict(want))
             return
         for key, value in want.items():
             yield from differences(value, live.get(key, _ABSENT), f"{path}.{key}" if path else key, _field(field, key))
@@ -146,8 +152,14 @@ def _pointer(path: tuple[str | int, ...]) -> str:
     return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
 
 
-def dotted(path: tuple[str | int, ...]) -> str:
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")
+def dotted(path: tuple[str | int, ...], live: Any) -> str:
+    """`path` for people: items of lists by their names in `live`."""
+    text = ""
+    for step in path:
+        live = live[step]
+        name = live.get("name", step) if isinstance(step, int) and isinstance(live, Mapping) else step
+        text += f"[{name}]" if isinstance(step, int) else f".{step}"
+    return text.lstrip(".")
 
 
 def _short(value: Any) -> str:

@@ -61,7 +61,7 @@ def compare(want: Object, live: Object) -> Comparison:
     """`want` is stamped. A difference is drift when the live object carries the same stamp: it was as wanted before."""
     found = list(differences(want, live))
     additions = foreign_additions(want, live)
-    changes = [f"{dotted(path)} added" for path in additions]
+    changes = [f"{dotted(path, live)} added" for path in additions]
     if _stamp_of(live) == _stamp_of(want):
         changes = [*map(str, found), *changes]
     child = f"{want['kind']} {want['metadata']['name']}"

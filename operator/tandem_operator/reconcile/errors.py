@@ -31,4 +31,5 @@ class ApiError(Exception):
     @property
     def refused(self) -> bool:
         """The object itself is wrong, so that trying again cannot help."""
-        return self.status in (400, 422)
+        unknown_field = self.status == 500 and "failed to create typed patch object" in self.message
+        return self.status in (400, 422) or unknown_field  # server-side apply answers 500 to a field it does not know

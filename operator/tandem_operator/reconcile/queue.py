@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from tandem_operator.config import LoopSettings
-from tandem_operator.reconcile.errors import Waiting
+from tandem_operator.reconcile.errors import ApiError, Waiting
 
 K = TypeVar("K", bound=Hashable)
 log = logging.getLogger(__name__)
@@ -120,7 +120,12 @@ class WorkQueue(Generic[K]):
             backoff = min(settings.backoff_base_seconds * 2 ** min(failures - 1, 30), settings.backoff_limit_seconds)
             seconds = self._jittered(backoff, settings.backoff_jitter)
             log.warning(
-                "failed %d times, again in %.1f s: %s", failures, seconds, error, extra={"key": str(key)}, exc_info=True
+                "failed %d times, again in %.1f s: %s",
+                failures,
+                seconds,
+                error,
+                extra={"key": str(key)},
+                exc_info=not isinstance(error, ApiError),  # what the API server says needs no stack
             )
             return "error", seconds
         self._failures.pop(key, None)

@@ -17,7 +17,7 @@ from tandem_operator.config import Settings
 from tandem_operator.reconcile.difference import removal_patch
 from tandem_operator.reconcile.drift import Drift, compare, stamp
 from tandem_operator.reconcile.errors import ApiError, Invalid, Waiting
-from tandem_operator.reconcile.observe import Observed, observe, owned_by
+from tandem_operator.reconcile.observe import Observed, observe, owned_by, router_revision
 from tandem_operator.reconcile.plan import Plan, make_plan
 from tandem_operator.reconcile.report import (
     Statement,
@@ -25,6 +25,7 @@ from tandem_operator.reconcile.report import (
     describe,
     parse_timestamp,
     refused,
+    role_state,
     role_status,
     write_conditions,
 )
@@ -52,7 +53,7 @@ class Reconciler:
         self._settings = settings
         self._now = now
         self._make_token = make_token
-        self._repaired: dict[Key, tuple[datetime, Drift]] = {}
+        self._repaired: dict[Key, tuple[datetime, list[Drift]]] = {}
 
     async def reconcile(self, key: Key) -> float | None:
         """Seconds until the next look, infinite: at the resync; None: it is gone. Raises ApiError and Waiting."""
@@ -65,14 +66,15 @@ class Reconciler:
         try:
             infd = self._parse(body)
             plan = self._plan(infd, observed)
-            drifts = await self._apply(body, infd, plan, observed)
+            drifts, wrote = await self._apply(body, infd, plan, observed)
         except Invalid as problem:
             log.info("refused: %s", problem.message, extra={"key": f"{namespace}/{name}"})
-            statements = refused(problem.reason, problem.message, bool(observed.children))
-            await self._report(body, {}, statements)
+            fields, statements = self._describe_refused(name, problem, observed)
+            await self._report(body, fields, statements)
             # Deleting the object that is in the way brings no event of ours.
             return self._settings.loop.progress_seconds if problem.reason == Reason.NAME_TAKEN else math.inf
-        observed = await observe(self._cluster, name, namespace, infd.uid)
+        if wrote:
+            observed = await observe(self._cluster, name, namespace, infd.uid)
         observed = await self._prune(infd, observed)
         plan = self._plan(infd, observed)
         await self._tell_drifts(body, drifts)
@@ -86,6 +88,15 @@ class Reconciler:
         if any(not s.status for s in statements if s.type != c.PROGRESSING) or self._moves(statements):
             waits.append(self._settings.loop.progress_seconds)
         return min(waits, default=math.inf)
+
+    @staticmethod
+    def _describe_refused(name: str, problem: Invalid, observed: Observed) -> tuple[dict[str, Any], list[Statement]]:
+        """What ran before goes on, so its pods are still counted."""
+        statements = refused(problem.reason, problem.message, bool(observed.children))
+        current = router_revision(observed.router())
+        states = [role_state(observed, role, current) for role in names.ROLES] if current else []
+        fields = {state.role: role_status(state) for state in states if state.want}
+        return fields, [*statements, *(state.statement(name) for state in states)]
 
     @staticmethod
     def _moves(statements: list[Statement]) -> bool:
@@ -105,11 +116,13 @@ class Reconciler:
         except ValueError as error:
             raise Invalid(Reason.INVALID_SPEC, str(error)) from error
 
-    async def _apply(self, body: Object, infd: InferenceDeployment, plan: Plan, observed: Observed) -> list[Drift]:
-        """Applies what differs. What is missing although this generation was reported before was deleted."""
+    async def _apply(
+        self, body: Object, infd: InferenceDeployment, plan: Plan, observed: Observed
+    ) -> tuple[list[Drift], bool]:
+        """Applies what differs; (drifts, whether anything was written). What is missing although this generation was reported before was deleted."""
         status = body.get("status") or {}
         settled = status.get("observedGeneration") == infd.generation and status.get("revision") == plan.revision
-        drifts = []
+        drifts, wrote = [], False
         made = await self._cluster.create(token_secret(infd, self._make_token(), self._make_token()))
         if made and settled:
             drifts.append(Drift(Reason.CHILD_DELETED, f"Secret {names.token_name(infd.name)}", "somebody", ()))
@@ -120,16 +133,18 @@ class Reconciler:
                 if settled:
                     drifts.append(Drift(Reason.CHILD_DELETED, " ".join(key), "somebody", ()))
                 await self._write(want)
+                wrote = True
                 continue
             found = compare(want, live)
             if found.removals:
                 patch = removal_patch(list(found.removals), live["metadata"]["resourceVersion"])
-                await self._cluster.patch_json(want["kind"], infd.namespace, want["metadata"]["name"], patch)
+                await self._remove_additions(want, patch)
             if found.differs:
                 await self._write(want)
             if found.drift:
                 drifts.append(found.drift)
-        return drifts
+            wrote = wrote or found.differs or bool(found.removals)
+        return drifts, wrote
 
     async def _claim(self, want: Object, infd: InferenceDeployment) -> Object | None:
         """The object that has our child's name but lacks our labels. Raises Invalid when it is not ours to touch."""
@@ -146,6 +161,15 @@ class Reconciler:
             Reason.NAME_TAKEN,
             f"{kind} {name} exists and does not belong to this {names.KIND}; delete it or choose another metadata.name",
         )
+
+    async def _remove_additions(self, want: Object, patch: list[Object]) -> None:
+        metadata = want["metadata"]
+        try:
+            await self._cluster.patch_json(want["kind"], metadata["namespace"], metadata["name"], patch)
+        except ApiError as error:
+            if error.refused:  # its test of the resourceVersion failed
+                raise Waiting(f"{want['kind']} {metadata['name']} changed between read and repair", 1.0) from error
+            raise
 
     async def _write(self, want: Object) -> None:
         name = f"{want['kind']} {want['metadata']['name']}"
@@ -180,13 +204,15 @@ class Reconciler:
         """The condition, and seconds until it may be withdrawn."""
         now = self._now()
         if drifts:
-            self._repaired[key] = (now, drifts[0])
+            self._repaired[key] = (now, drifts)
         visible = self._settings.loop.override_visible_seconds
         if key in self._repaired:
-            when, drift = self._repaired[key]
+            when, shown = self._repaired[key]
             left = visible - (now - when).total_seconds()
             if left > 0:
-                return Statement(c.REPLICAS_OVERRIDDEN, True, drift.reason, drift.sentence(key[1])), left
+                more = f" ({len(shown) - 1} more children: see Events)" if len(shown) > 1 else ""
+                message = shown[0].sentence(key[1]) + more
+                return Statement(c.REPLICAS_OVERRIDDEN, True, shown[0].reason, message), left
             del self._repaired[key]
         old = condition_of(body, c.REPLICAS_OVERRIDDEN)
         if old and old["status"] == "True":
