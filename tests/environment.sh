@@ -33,7 +33,8 @@ want=$( (cat pyproject.toml tests/constraints.txt; "$base" --version) | sha256su
 if [ "$(cat "$venv/.tandem-content" 2>/dev/null)" != "$want" ] || ! "$venv/bin/python" -c '' 2>/dev/null; then
   echo "making .venv (the first time this fetches about 3 GB, most of it torch)" >&2
   "$tools/bin/uv" venv --quiet --allow-existing --python "$base" "$venv" >&2
-  UV_HTTP_TIMEOUT=300 "$tools/bin/uv" pip install --quiet --python "$venv/bin/python" \
+  # compiled now: with PYTHONDONTWRITEBYTECODE set, every process would compile torch again (20 s)
+  UV_HTTP_TIMEOUT=300 "$tools/bin/uv" pip install --quiet --compile-bytecode --python "$venv/bin/python" \
     --constraint tests/constraints.txt --editable '.[runtime,dev]' >&2
   echo "$want" > "$venv/.tandem-content"
 fi
