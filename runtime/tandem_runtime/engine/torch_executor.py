@@ -81,7 +81,7 @@ class TorchExecutor:
         layout = make_layout(config, dtype)
         pages = self._choose_pages(layout, context)
         self._pool = KvPool(layout, pages, dtype, self._device)
-        self._capacity = Capacity(
+        self.capacity = Capacity(
             pages=pages,
             page_tokens=PAGE_TOKENS,
             max_sequences=self._max_sequences,
@@ -93,7 +93,7 @@ class TorchExecutor:
                 f"{config.rope} {config.norm_eps} {layout}".encode() + fingerprint, digest_size=16
             ).hexdigest(),
         )
-        return self._capacity
+        return self.capacity
 
     def _choose_context(self, config: ModelConfig) -> int:
         wanted = self._max_context_tokens or config.max_context_tokens
@@ -172,7 +172,7 @@ class TorchExecutor:
         return sample(logits, samplings, [step.output_index for step in steps])
 
     def _check(self, index: int, step: SequenceStep) -> None:
-        capacity = self._capacity
+        capacity = self.capacity
         end = step.position + len(step.token_ids)
         if not step.token_ids or step.position < 0 or end > capacity.max_context_tokens:
             raise SequenceError(
