@@ -178,7 +178,7 @@ def make_children(args: argparse.Namespace, plan: ServePlan, directory: Path) ->
     pods = [PodEndpoint(pod.name, f"{HOST}:{pod.internal_port}", pod.role, REVISION) for pod in plan.pods]
     endpoints_file.write_bytes(msgspec.json.encode(Endpoints(pods=pods)))
     common = ["--bind", HOST, "--revision", REVISION, "--token-file", str(token_file)]
-    if args.model is not None:
+    if args.executor == "torch":  # emulated pods speak the bundled tokenizer, so the router must too
         common += ["--model", str(args.model)]
     if args.max_context_tokens is not None:
         common += ["--max-context-tokens", str(args.max_context_tokens)]
