@@ -125,7 +125,10 @@ class Scheduler:
         """Ends a request without an event. Idempotent."""
         request = self.requests.get(handle)
         if request is not None:
-            self.counters.aborted += 1
+            if request.phase is Phase.SENDING:
+                self.counters.finished += 1  # computed and handed out: how it went on is the receiver's story
+            else:
+                self.counters.aborted += 1
             self._end(request)
 
     def fail(self, request: Request, reason: Reason, message: str, retryable: bool) -> None:

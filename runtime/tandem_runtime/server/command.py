@@ -94,7 +94,9 @@ async def _serve(settings: ServerSettings) -> int:
 
 async def _load(settings: ServerSettings, terminated: asyncio.Event) -> Pod | None:
     """None when SIGTERM came first."""
-    engine = EngineClient(settings.make_executor(), settings.scheduler())
+    # In a thread: importing torch takes seconds, and /healthz has to answer meanwhile.
+    executor = await asyncio.to_thread(settings.make_executor)
+    engine = EngineClient(executor, settings.scheduler())
     loading = asyncio.create_task(engine.load())
     tokenizer = load_tokenizer(None if settings.executor == "emulated" else settings.model)
     waiting = asyncio.create_task(terminated.wait())
