@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from e2e.cluster import Cluster, ClusterError, open_cluster
@@ -161,7 +162,8 @@ def measure_processes(report: Report, executor: str) -> None:
         server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         try:
             with timed(report, section, "serve_ready_seconds", "router, prefill and decode"):
-                wait_until("serve", 120, lambda: answers(f"http://127.0.0.1:{base + 1}/readyz", server), 0.02)
+                for port in (base + 1, base + 12, base + 22):  # metrics ports of router, prefill and decode
+                    wait_until("serve", 120, partial(answers, f"http://127.0.0.1:{port}/readyz", server), 0.02)
             first_token_seconds(url, "chat")
             report.add(section, "start_to_first_answer_seconds", time.monotonic() - started)
             report.add(section, "second_ttft_seconds", first_token_seconds(url, "chat"))
