@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from e2e.cluster import ClusterError, open_cluster
+from e2e.cluster.current import NoCluster
+from e2e.processes import stream_from_processes
 from e2e.stack import ROOT, Stack, TooSlow, stream_chat
 
 SAMPLE = ROOT / "e2e/samples/chat.yaml"
@@ -32,16 +34,29 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--cluster",
         default="auto",
-        choices=["auto", "kind", "local", "current", "processes"],
-        help="kind (Docker), local (real Kubernetes built from Go modules; root), current (--kubeconfig), processes"
-        " (no cluster); auto takes the first that this machine can do (default)",
+        choices=["auto", "kind", "local", "current"],
+        help="kind (Docker), local (real Kubernetes built from Go modules; root), current (--kubeconfig); auto"
+        " (default) takes the first that this machine can do, else shows the runtime as local processes",
     )
     parser.add_argument("--kubeconfig", type=Path, help="for --cluster current")
+    parser.add_argument("--operator-image", help="for --cluster current: where its nodes can pull the operator from")
+    parser.add_argument("--runtime-image", help="for --cluster current: likewise, the runtime")
     parser.add_argument("--nodes", type=int, default=1, help="nodes of a new cluster (default 1)")
     parser.add_argument("--keep", action="store_true", help="leave the cluster running at the end")
     parser.add_argument("--yes", action="store_true", help="install missing Debian packages without asking")
     parser.add_argument("--started", type=float, default=time.time(), help=argparse.SUPPRESS)
     return parser.parse_args(argv)
+
+
+def images(options: argparse.Namespace) -> dict[str, str]:
+    """Images that were named; a cluster that was not made here cannot be given ours."""
+    named = {"operator_image": options.operator_image, "runtime_image": options.runtime_image}
+    if options.cluster == "current" and not all(named.values()):
+        raise ClusterError(
+            "--cluster current needs --operator-image and --runtime-image: build operator/Dockerfile and"
+            " runtime/Dockerfile and push them where the cluster's nodes can pull from"
+        )
+    return {key: value for key, value in named.items() if value}
 
 
 def on_cluster(stack: Stack, steps: Steps) -> None:
@@ -83,13 +98,6 @@ def next_steps(kept: bool, options: argparse.Namespace) -> str:
   {run} down"""
 
 
-def without_cluster() -> int:
-    """Local processes instead of pods; ends with Ctrl-C like `tandem-runtime serve` itself."""
-    from e2e.processes import stream_from_processes
-
-    return stream_from_processes(PROMPT)
-
-
 def main(argv: list[str]) -> int:
     """Exit code: 0 when the words came, 1 with a sentence when something is in the way."""
     options = arguments(argv)
@@ -97,13 +105,14 @@ def main(argv: list[str]) -> int:
     steps.say("environment ready")
     try:
         cluster = open_cluster(options.cluster, nodes=options.nodes, yes=options.yes, kubeconfig=options.kubeconfig)
-        if cluster is None:
-            return without_cluster()
-        steps.say(f"cluster: {cluster.kind}, {options.nodes} node(s)")
+        if isinstance(cluster, NoCluster):
+            cluster.up()
+            return stream_from_processes(PROMPT)
+        steps.say(f"cluster: {cluster.kind}")
         kept = options.keep or options.cluster == "current"
         try:
             cluster.up()
-            on_cluster(Stack(cluster), steps)
+            on_cluster(Stack(cluster, **images(options)), steps)
         finally:
             if not kept:
                 cluster.down()

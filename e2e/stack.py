@@ -50,9 +50,13 @@ class Stack:
     """Tandem installed on `cluster`."""
 
     cluster: Cluster
+    operator_image: str = OPERATOR_IMAGE
+    runtime_image: str = RUNTIME_IMAGE
 
     def load_images(self) -> None:
-        """Builds what changed and imports it on every node."""
+        """Builds what changed and imports it on every node; images that were named are pulled by the nodes instead."""
+        if (self.operator_image, self.runtime_image) != (OPERATOR_IMAGE, RUNTIME_IMAGE):
+            return
         archives = build_images("all")
         for name in (RUNTIME_IMAGE, OPERATOR_IMAGE):
             self.cluster.load_image(name, archives[name])
@@ -62,7 +66,7 @@ class Stack:
         self.cluster.helm(
             "upgrade", "--install", "tandem", str(ROOT / "charts/tandem"),
             "--namespace", SYSTEM_NAMESPACE, "--create-namespace", "--wait", "--timeout", timeout,
-            "--set", f"image={OPERATOR_IMAGE}", "--set", f"runtimeImage={RUNTIME_IMAGE}", *extra,
+            "--set", f"image={self.operator_image}", "--set", f"runtimeImage={self.runtime_image}", *extra,
         )  # fmt: skip
 
     def apply(self, manifest: str, namespace: str = "default") -> str:

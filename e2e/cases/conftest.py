@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from e2e.cluster import Cluster, ClusterError, open_cluster
+from e2e.cluster.current import NoCluster
 from e2e.stack import Stack, wait_until
 
 ARTIFACTS = Path(__file__).parent.parent / "artifacts"
@@ -27,10 +28,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """The cluster, up; down at the end unless --keep was given."""
     ci = os.environ.get("CI") == "true"
-    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():  # type: ignore[union-attr]
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         chosen = open_cluster(request.config.getoption("--cluster"), nodes=NODES, yes=ci)
-        if chosen is None:
-            pytest.fail("e2e needs a cluster: ./e2e/cluster/run doctor says what is missing and how to get it")
+        if isinstance(chosen, NoCluster):
+            pytest.fail(
+                f"e2e needs a cluster: {'; '.join(chosen.reasons)}; ./e2e/cluster/run doctor says how to get one"
+            )
         chosen.up()
     yield chosen
     if not request.config.getoption("--keep") and chosen.kind != "current":
@@ -40,7 +43,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def stack(cluster: Cluster, request: pytest.FixtureRequest) -> Stack:
     """Tandem, installed."""
-    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():  # type: ignore[union-attr]
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         installed = Stack(cluster)
         installed.load_images()
         installed.install()
@@ -77,11 +80,11 @@ def shared_namespace(stack: Stack, request: pytest.FixtureRequest) -> Iterator[s
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Lets fixtures see whether the test failed."""
     report = yield
-    setattr(item, f"report_of_{report.when}", report)  # type: ignore[attr-defined]
-    return report  # type: ignore[return-value]
+    setattr(item, f"report_of_{report.when}", report)
+    return report
 
 
 def collect(stack: Stack, namespace: str) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -53,8 +56,6 @@ def test_a_stream_says_the_same_as_the_whole_answer_and_its_pages_crossed(stack:
 def test_a_bad_request_gets_an_openai_error_that_says_what_to_change(
     url: str, body: bytes | dict[str, object], status: int, says: str
 ) -> None:
-    import urllib.request
-
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     request = urllib.request.Request(f"{url}/v1/chat/completions", data, {"content-type": "application/json"})
     with pytest.raises(urllib.error.HTTPError) as caught:
@@ -99,9 +100,7 @@ def test_a_pool_is_scaled_by_editing_the_spec_and_requests_go_on(stack: Stack, n
             patch = json.dumps({"spec": {"decode": {"replicas": replicas}}})
             stack.cluster.kubectl("patch", "infd", "fleet", "-n", namespace, "--type=merge", "--patch", patch)
             stack.wait_ready("fleet", namespace, 120)
-            wait_until(
-                f"{replicas} decode pods", 120, lambda n=replicas: len(stack.pods(namespace, "fleet", "decode")) == n
-            )
+            wait_until(f"{replicas} decode pods", 120, partial(has_pods, stack, namespace, "decode", replicas))
             assert stack.get("infd", "fleet", namespace)["status"]["decode"]["summary"] == f"{replicas}/{replicas}"
         wait_until("answers at the end", 60, load.succeeds_again())
 
@@ -112,6 +111,11 @@ def test_a_model_is_fetched_over_http_by_the_init_container(stack: Stack, namesp
     stack.wait_ready("fetched", namespace)
     with stack.forward("service/fetched", namespace) as base:
         assert "".join(stream_chat(base, "fetched", "hello", 8))
+
+
+def has_pods(stack: Stack, namespace: str, role: str, count: int) -> bool:
+    """Whether that many pods of the role stand."""
+    return len(stack.pods(namespace, "fleet", role)) == count
 
 
 MODEL_SERVER = """
