@@ -66,7 +66,7 @@ class Llama:
         biases = [self._take(f"{name}.bias", out) for name, out in zip(names, outs, strict=True)] if bias else []
         self._elements += sum(outs) * columns
         fused = torch.empty(sum(outs), columns, dtype=self._dtype, device=self._device)
-        for part, weight in zip(fused.split(outs), weights, strict=True):
+        for part, weight in zip(torch.split(fused, outs), weights, strict=True):
             part.copy_(weight)
         return Linear(fused, torch.cat(biases) if bias else None)
 
@@ -93,7 +93,7 @@ class Llama:
         x = functional.embedding(token_ids, self.embedding)
         for index, layer in enumerate(self.layers):
             qkv = layer.qkv(rms_norm(x, layer.attention_norm, config.norm_eps))
-            query, keys, values = (part.view(tokens, -1, config.head_dim) for part in qkv.split(sizes, dim=-1))
+            query, keys, values = (part.view(tokens, -1, config.head_dim) for part in torch.split(qkv, sizes, dim=-1))
             attended = attend(index, apply_rope(query, cos, sin), apply_rope(keys, cos, sin), values)
             x = x + layer.output(attended.reshape(tokens, -1))
             x = x + layer.down(swiglu(layer.gate_up(rms_norm(x, layer.mlp_norm, config.norm_eps))))
