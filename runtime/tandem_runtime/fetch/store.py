@@ -17,7 +17,7 @@ from tandem_runtime.fetch.errors import FetchError
 from tandem_runtime.fetch.uri import STATE_FOLDER
 
 SCHEMA: Final = 1
-SPARE_BYTES: Final = 16 << 20
+SPARE_BYTES: Final = 1 << 20
 """Left free beside the model: notes, logs, the file system's own needs."""
 LOCK_POLL_SECONDS: Final = 0.5
 
