@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 HEADER_REQUEST_ID = "x-request-id"
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+LAST_EVENT_SECONDS = 1.0
+"""For a client to take the error that ends its stream."""
 REQUEST_ID_KEY = web.RequestKey("request_id", str)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -135,8 +137,7 @@ class Front:
             record.end(error.status, error.code or error.type, error.message)
             if not response.prepared:
                 raise
-            # Too late for a status: the error is the last event, and no [DONE] follows it.
-            await response.write(error_event(error.encoded()))
+            await end_stream(request, response, error)
             return response
         except asyncio.CancelledError:
             record.end(CLIENT_GONE_STATUS, "client_gone")
@@ -218,6 +219,16 @@ class Front:
         if not (value.isascii() and value.isdigit() and len(value) < 12 and int(value) > 0):
             raise bad_request(f"{HEADER_TIMEOUT_MS} is {value[:40]!r}; expected is a whole number of milliseconds")
         return min(int(value) / 1000, self.settings.max_timeout_seconds)
+
+
+async def end_stream(request: web.Request, response: web.StreamResponse, error: ApiError) -> None:
+    """Too late for a status: the error is the last event, and no [DONE] follows it. Who does not read is cut off."""
+    try:
+        async with asyncio.timeout(LAST_EVENT_SECONDS):
+            await response.write(error_event(error.encoded()))
+    except (TimeoutError, ConnectionError):
+        if request.transport is not None:
+            request.transport.abort()
 
 
 def error_response(error: ApiError) -> web.Response:

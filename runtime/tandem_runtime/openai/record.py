@@ -32,7 +32,7 @@ class RequestRecord:
     """As the last pod saw it: how many prompt tokens it computed itself, KV bytes it received."""
     started: float = field(default_factory=time.monotonic)
     """Monotonic time when the request was fully read."""
-    details: dict[str, str] = field(default_factory=dict)
+    details: dict[str, object] = field(default_factory=dict)
     """What the backend adds: pods, reasons of retries."""
 
     def count(self, tokens: int) -> None:

@@ -6,14 +6,11 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
-
 from tandem_runtime.router.backend import RouterBackend
 from tandem_runtime.router.counters import Counters, Histogram
 from tandem_runtime.router.settings import RouterSettings
+from tandem_runtime.telemetry.exposition import CONTENT_TYPE, Metric, counter, gauge, histogram, render
+from tandem_runtime.telemetry.http import Answer, Route, as_json, text
 
 SIGNALS_SCHEMA: Final = 1
 DEFAULT_CLASS: Final = "default"
@@ -21,7 +18,7 @@ DEFAULT_CLASS: Final = "default"
 
 
 class Admin:
-    """Reads the router's parts; changes nothing. `not_ready` says why it cannot serve, empty when it can."""
+    """Reads the router's parts, changes nothing. `not_ready` says why it cannot serve, empty when it can."""
 
     def __init__(
         self,
@@ -36,31 +33,19 @@ class Admin:
         self._counters = counters
         self._in_flight = in_flight
         self._not_ready = not_ready
-        self._registry = CollectorRegistry()
-        self._registry.register(RouterCollector(self))
 
-    def application(self) -> web.Application:
-        """For the metrics port."""
-        app = web.Application()
-        app.router.add_get("/healthz", self._tell_health)
-        app.router.add_get("/readyz", self._tell_ready)
-        app.router.add_get("/metrics", self._tell_metrics)
-        app.router.add_get("/signals", self._tell_signals)
-        return app
+    def routes(self) -> dict[str, Route]:
+        """For the metrics port. Ready also without pods: requests are held while they come."""
+        return {
+            "/healthz": lambda: text(200, "ok"),
+            "/readyz": self._tell_ready,
+            "/metrics": lambda: Answer(200, render(self.metrics()), CONTENT_TYPE),
+            "/signals": lambda: as_json(self.signals()),
+        }
 
-    async def _tell_health(self, request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
-
-    async def _tell_ready(self, request: web.Request) -> web.Response:
-        """Ready also without pods: requests are held while they come."""
+    def _tell_ready(self) -> Answer:
         problem = self._not_ready()
-        return web.Response(status=503 if problem else 200, text=f"{problem or 'ok'}\n")
-
-    async def _tell_metrics(self, request: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(self._registry), content_type="text/plain")
-
-    async def _tell_signals(self, request: web.Request) -> web.Response:
-        return web.json_response(self.signals())
+        return text(503 if problem else 200, problem or "ok")
 
     def signals(self) -> dict[str, Any]:
         """Versioned, cumulative since (router_id, incarnation)."""
@@ -98,43 +83,25 @@ class Admin:
             ],
         }
 
-    def collect(self) -> Iterable[Metric]:
+    def metrics(self) -> Iterable[Metric]:
         """The same facts for Prometheus."""
         counters, backend = self._counters, self._backend
-        answers = CounterMetricFamily(
-            "tandem_router_requests", "Requests answered, by status and reason", labels=["status", "reason"]
-        )
-        for (status, reason), count in counters.answers.items():
-            answers.add_metric([status, reason], count)
-        yield answers
-        retries = CounterMetricFamily(
-            "tandem_router_retries", "Requests carried over to another pod, by what made them move", labels=["reason"]
-        )
-        for kind, count in backend.retries.items():
-            retries.add_metric([kind], count)
-        yield retries
-        yield CounterMetricFamily("tandem_router_prompt_tokens", "Prompt tokens", value=counters.prompt_tokens)
-        yield CounterMetricFamily("tandem_router_output_tokens", "Output tokens", value=counters.output_tokens)
-        yield GaugeMetricFamily("tandem_router_in_flight_requests", "Requests being answered", value=self._in_flight())
-        yield GaugeMetricFamily("tandem_router_queue_requests", "Requests no pod has taken", value=len(backend.queue))
-        yield GaugeMetricFamily("tandem_router_queue_tokens", "Their prompt tokens", value=backend.queue.tokens)
-        pods = GaugeMetricFamily("tandem_router_pods", "Connected pods that serve", labels=["role"])
-        for role in ("prefill", "decode", "both"):
-            pods.add_metric([role], sum(pod.role == role and pod.serves() for pod in backend.snapshots()))
-        yield pods
-        yield histogram_metric("tandem_router_ttft_seconds", "Request read to first token", counters.ttft)
-        yield histogram_metric("tandem_router_tpot_seconds", "Seconds per output token after the first", counters.tpot)
-
-
-class RouterCollector(Collector):
-    """Prometheus' way to ask."""
-
-    def __init__(self, admin: Admin) -> None:
-        self._admin = admin
-
-    def collect(self) -> Iterable[Metric]:
-        """Called for every scrape."""
-        return self._admin.collect()
+        answers = [
+            ({"status": status, "reason": reason}, float(count)) for (status, reason), count in counters.answers.items()
+        ]
+        retries = [({"reason": kind}, float(count)) for kind, count in backend.retries.items()]
+        serving = [pod.role for pod in backend.snapshots() if pod.serves()]
+        pods = [({"role": role}, float(serving.count(role))) for role in ("prefill", "decode", "both")]
+        yield Metric("tandem_router_requests_total", "Requests answered, by status and reason", "counter", [*answers])
+        yield Metric("tandem_router_retries_total", "Requests carried over to another pod", "counter", [*retries])
+        yield Metric("tandem_router_pods", "Connected pods that serve", "gauge", [*pods])
+        yield counter("tandem_router_prompt_tokens_total", "Prompt tokens", counters.prompt_tokens)
+        yield counter("tandem_router_output_tokens_total", "Output tokens", counters.output_tokens)
+        yield gauge("tandem_router_in_flight_requests", "Requests being answered", self._in_flight())
+        yield gauge("tandem_router_queue_requests", "Requests that no pod has taken yet", len(backend.queue))
+        yield gauge("tandem_router_queue_tokens", "Their prompt tokens", backend.queue.tokens)
+        yield histogram_metric("tandem_router_ttft_seconds", "From request read to first token", counters.ttft)
+        yield histogram_metric("tandem_router_tpot_seconds", "Per output token after the first", counters.tpot)
 
 
 def histogram_fields(histogram: Histogram) -> dict[str, Any]:
@@ -142,11 +109,6 @@ def histogram_fields(histogram: Histogram) -> dict[str, Any]:
     return {"counts": histogram.counts, "sum_s": histogram.total}
 
 
-def histogram_metric(name: str, text: str, histogram: Histogram) -> HistogramMetricFamily:
-    """Cumulative buckets, as Prometheus wants them."""
-    buckets: list[tuple[str, float]] = []
-    below = 0
-    for edge, count in zip((*histogram.edges, float("inf")), histogram.counts, strict=True):
-        below += count
-        buckets.append(("+Inf" if edge == float("inf") else f"{edge:.6g}", below))
-    return HistogramMetricFamily(name, text, buckets=buckets, sum_value=histogram.total)
+def histogram_metric(name: str, words: str, values: Histogram) -> Metric:
+    """For /metrics."""
+    return histogram(name, words, values.edges, values.counts, values.total)

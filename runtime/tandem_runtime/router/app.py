@@ -17,6 +17,7 @@ from tandem_runtime.router.backend import RouterBackend
 from tandem_runtime.router.counters import Counters
 from tandem_runtime.router.endpoints import EndpointWatcher
 from tandem_runtime.router.settings import RouterSettings
+from tandem_runtime.telemetry.http import MetricsServer
 from tandem_runtime.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,9 @@ class Ports:
 class PortTaken(Exception):
     """The message names the port and the flag that changes it."""
 
+    def __init__(self, bind: str, port: int, name: str, error: OSError) -> None:
+        super().__init__(f"cannot listen on {bind}:{port} ({error.strerror or error}); set --{name}-port")
+
 
 class RouterApp:
     """Everything of one router process. `start`, then `drain`, then `close`."""
@@ -46,18 +50,19 @@ class RouterApp:
         self.counters = Counters()
         self.front = Front(front, tokenizer, self.backend, observe=self._observe)
         self.http_port = self.metrics_port = 0
-        self._admin = Admin(settings, self.backend, self.counters, lambda: self.front.in_flight, self._not_ready)
+        admin = Admin(settings, self.backend, self.counters, lambda: self.front.in_flight, self._not_ready)
+        self._metrics = MetricsServer(admin.routes())
         self._watcher = EndpointWatcher(endpoints, self.backend.set_addresses, settings.watch_seconds)
         self._ports = ports
         self._watching: asyncio.Task[None] | None = None
-        self._runners: list[web.AppRunner] = []
+        self._runner: web.AppRunner | None = None
         self._http_site: web.TCPSite | None = None
 
     async def start(self) -> None:
         """Raises PortTaken."""
         self._watching = asyncio.get_running_loop().create_task(self._watcher.run())
-        _, self.metrics_port = await self._listen(self._admin.application(), self._ports.metrics, "metrics")
-        self._http_site, self.http_port = await self._listen(self.front.application(), self._ports.http, "http")
+        self.metrics_port = await self._listen_metrics()
+        await self._listen_http()
 
     async def drain(self, timeout_seconds: float) -> None:
         """Takes no new connection, lets every request finish that is there; bounded."""
@@ -76,23 +81,30 @@ class RouterApp:
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
-        for runner in reversed(self._runners):
-            await runner.cleanup()
+        if self._runner is not None:
+            await self._runner.cleanup()
         await self.backend.close()
+        self._metrics.stop()
 
-    async def _listen(self, app: web.Application, port: int, name: str) -> tuple[web.TCPSite, int]:
+    async def _listen_metrics(self) -> int:
+        try:
+            return await self._metrics.start(self._ports.bind, self._ports.metrics)
+        except OSError as error:
+            raise PortTaken(self._ports.bind, self._ports.metrics, "metrics", error) from error
+
+    async def _listen_http(self) -> None:
         # A client that leaves cancels its request. 1 s: after the drain nothing is left that deserves more.
-        runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
-        self._runners.append(runner)
-        await runner.setup()
-        site = web.TCPSite(runner, self._ports.bind, port)
+        self._runner = web.AppRunner(
+            self.front.application(), handler_cancellation=True, access_log=None, shutdown_timeout=1.0
+        )
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._ports.bind, self._ports.http)
         try:
             await site.start()
         except OSError as error:
-            raise PortTaken(
-                f"cannot listen on {self._ports.bind}:{port} ({error.strerror or error}); set --{name}-port"
-            ) from error
-        return site, int(runner.addresses[-1][1])
+            raise PortTaken(self._ports.bind, self._ports.http, "http", error) from error
+        self._http_site = site
+        self.http_port = int(self._runner.addresses[0][1])
 
     def _not_ready(self) -> str:
         if self.front.draining:

@@ -37,7 +37,7 @@ class RouterBackend:
         self._settings = settings
         self._clock = clock
         self._flights: dict[str, Flight] = {}
-        self._details: dict[str, dict[str, str]] = {}
+        self._details: dict[str, dict[str, object]] = {}
         self._tasks: dict[Address, asyncio.Task[None]] = {}
         self._no_pod_since: float | None = clock()
         self._pod_context_tokens: int | None = None
@@ -85,7 +85,7 @@ class RouterBackend:
         self._release(flight)
         self._schedule_pump()
 
-    def take_details(self, request_id: str) -> dict[str, str]:
+    def take_details(self, request_id: str) -> dict[str, object]:
         """Pods, retries and time in the queue of a request that ended; can be asked once."""
         return self._details.pop(request_id, {})
 

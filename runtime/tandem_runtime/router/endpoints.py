@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from tandem_runtime.contracts.endpoints import Endpoints, read_endpoints, split_address
+from tandem_runtime.contracts.endpoints import read_endpoints, split_address
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,8 @@ class EndpointWatcher:
         self._path = path
         self._apply = apply
         self._watch_seconds = watch_seconds
-        self._endpoints = Endpoints()
+        self._listed: frozenset[Address] = frozenset()
+        self._services: dict[str, Address] = {}
         self._problem = ""
         self._resolved: dict[str, frozenset[Address]] = {}
         self._lookups: dict[str, asyncio.Task[None]] = {}
@@ -49,7 +50,9 @@ class EndpointWatcher:
     def _read(self) -> None:
         """A file that is missing or broken leaves what was known, and is reported once."""
         try:
-            self._endpoints = read_endpoints(self._path)
+            endpoints = read_endpoints(self._path)
+            self._listed = frozenset(Address(*split_address(entry.address)) for entry in endpoints.pods)
+            self._services = {entry.service: Address(*split_address(entry.service)) for entry in endpoints.services}
             problem = ""
         except (OSError, ValueError) as error:
             problem = str(error)
@@ -59,27 +62,25 @@ class EndpointWatcher:
 
     def _resolve(self) -> None:
         """One lookup at a time for each name: a name server that hangs holds one thread, not one a second."""
-        services = {entry.service for entry in self._endpoints.services}
-        self._resolved = {name: found for name, found in self._resolved.items() if name in services}
-        for service in services:
+        self._resolved = {name: found for name, found in self._resolved.items() if name in self._services}
+        for service in self._services:
             running = self._lookups.get(service)
             if running is None or running.done():
                 self._lookups[service] = asyncio.get_running_loop().create_task(self._look_up(service))
 
     async def _look_up(self, service: str) -> None:
-        host, port = split_address(service)
+        host, port = self._services[service]
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except socket.gaierror as error:
-            if error.errno == socket.EAI_AGAIN:  # the name server is away, which says nothing about the pods
-                return
+        except (OSError, UnicodeError) as error:
+            if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
+                return  # the name server is away, which says nothing about the pods
             found = []
         self._resolved[service] = frozenset(Address(str(entry[4][0]), port) for entry in found)
         self._tell()
 
     def _tell(self) -> None:
-        addresses = frozenset(Address(*split_address(entry.address)) for entry in self._endpoints.pods)
-        addresses = addresses.union(*self._resolved.values())
+        addresses = self._listed.union(*self._resolved.values())
         if addresses != self._applied:
             self._applied = addresses
             self._apply(addresses)

@@ -66,7 +66,7 @@ class Flight:
         """Ends it without a result."""
         self.events.put_nowait(Failed(self.submit.id, self.attempt, reason, message, retryable=False))
 
-    def details(self) -> dict[str, str]:
+    def details(self) -> dict[str, object]:
         """For the access log."""
         facts = {"pods": ">".join(self.pods), "retries": "; ".join(self.retries)}
-        return {**facts, "queued_seconds": f"{self.queued_seconds:.4f}"}
+        return {**facts, "queued_seconds": round(self.queued_seconds, 4)}
