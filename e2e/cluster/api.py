@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import http.client
 import json
 import ssl
@@ -47,10 +48,17 @@ class Api:
         return sorted(item["metadata"]["name"] for item in listed.get("items") or [] if is_ready(item))
 
 
-def is_ready(node: Mapping[str, Any]) -> bool:
-    """Whether a Node object says of itself that it is Ready."""
+def is_ready(node: Mapping[str, Any], since: float = 0.0) -> bool:
+    """Whether a Node object says that it is Ready, and said so after `since` (Unix seconds).
+
+    A node that died a few seconds ago is still called Ready: only a newer heartbeat proves that it is back.
+    """
     conditions: Sequence[Mapping[str, str]] = node.get("status", {}).get("conditions") or []
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+    for one in conditions:
+        if one["type"] == "Ready" and one["status"] == "True":
+            heartbeat = datetime.datetime.fromisoformat(one["lastHeartbeatTime"]).timestamp()
+            return heartbeat >= int(since)  # it has whole seconds
+    return False
 
 
 def wait_until(

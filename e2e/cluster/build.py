@@ -65,7 +65,7 @@ GIB = 1 << 30
 KUBERNETES = Program("localkube", ".", 2881, 7 * GIB, (f"-ldflags={version_flags(KUBERNETES_VERSION)}",))
 PAUSE = Program("pause", "./pause", 60, GIB // 4)
 COREDNS = Program("coredns", "github.com/coredns/coredns@v1.15.0", 1100, 3 * GIB)
-HELM = Program("helm", "helm.sh/helm/v4/cmd/helm@v4.2.4", 1300, 2 * GIB)
+HELM = Program("helm", "helm.sh/helm/v4/cmd/helm@v4.2.4", 700, 2 * GIB)
 
 
 def find_go() -> tuple[str, tuple[int, ...]] | None:

@@ -12,10 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from e2e.cluster import cgroups, control_plane, network, node_config
-from e2e.cluster.api import Api, wait_until
+from e2e.cluster.api import Api, is_ready, wait_until
 from e2e.cluster.errors import ClusterError
 from e2e.cluster.layout import Layout
-from e2e.cluster.processes import Identity, find_child, kill, run, spawn, tail, wait_gone
+from e2e.cluster.processes import Identity, find_child, kill, run, spawn, started_at, tail, wait_gone
 from e2e.cluster.state import State
 
 START_SECONDS = 60.0
@@ -90,7 +90,8 @@ class Node:
         def holds() -> bool:
             if self.state.alive(f"{self.name}/{KUBELET}") is None:
                 raise ClusterError(f"the kubelet of {self.name} ended:\n{self._tail(KUBELET)}")
-            return self.name in api.ready_nodes()
+            started = started_at(self.state.processes[f"{self.name}/{KUBELET}"])
+            return is_ready(api.get_json(f"/api/v1/nodes/{self.name}") or {}, since=started)
 
         wait_until(holds, f"node {self.name} is not Ready", READY_SECONDS, lambda: self._tail(KUBELET))
 

@@ -38,6 +38,12 @@ def identify(pid: int) -> Identity | None:
     return None if state in "ZX" else Identity(pid, start_ticks)
 
 
+def started_at(process: Identity) -> float:
+    """When it started, in Unix seconds."""
+    up_seconds = float(Path("/proc/uptime").read_text().split()[0])
+    return time.time() - up_seconds + process.start_ticks / os.sysconf("SC_CLK_TCK")
+
+
 def is_alive(process: Identity) -> bool:
     _reap(process.pid)
     return identify(process.pid) == process

@@ -25,8 +25,9 @@ def render(what: str, done: int, total: int, elapsed_seconds: float) -> str:
     full = round(share * BAR_COLUMNS)
     left = estimate_seconds(done, total, elapsed_seconds)
     remaining = "estimating" if left is None else f"about {show_seconds(left)} left"
+    last = remaining if done < total else "linking"
     bar = "#" * full + "-" * (BAR_COLUMNS - full)
-    return f"{what} [{bar}] {share:4.0%} {done}/{total} packages, {show_seconds(elapsed_seconds)}, {remaining if done < total else 'linking'}"
+    return f"{what} [{bar}] {share:4.0%} {done}/{total} packages, {show_seconds(elapsed_seconds)}, {last}"
 
 
 def show_seconds(seconds: float) -> str:
