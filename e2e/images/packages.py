@@ -113,7 +113,7 @@ def _slim(full: Path, site: Path, base: Path, say: Say) -> None:
     stubs = add_stubs(full, site)
     say(f"torch without GPU parts: {_megabytes(full)} -> {_megabytes(site)} MB, stand-ins {stubs or 'not needed'}")
     test = str(Path(__file__).parent / "selftest.py")
-    say(run([base_interpreter(), "-I", "-S", test, str(site), str(base)]).strip())
+    say(run([base_interpreter(), "-I", "-S", "-B", test, str(site), str(base)]).strip())
 
 
 def _install(dependencies: Sequence[str], constraints: str, target: Path) -> None:
@@ -122,7 +122,6 @@ def _install(dependencies: Sequence[str], constraints: str, target: Path) -> Non
     limits.write_text(f"{constraints}\n{installed_versions()}")
     wanted.write_text("\n".join(dependencies))
     options = ["--quiet", "--python", sys.executable, "--target", str(target), "--constraint", str(limits)]
-    # progress and errors of uv are the user's to see: a cold cache fetches gigabytes
     run([find_uv(), "pip", "install", *options, "--requirement", str(wanted)], {"UV_HTTP_TIMEOUT": "300"})
 
 
@@ -146,7 +145,7 @@ def _check_same_versions(base: Path, full: Path) -> None:
 def _compile(site: Path, say: Say) -> None:
     # the images have no file times and a read-only root: only hashes that nobody checks make these files valid
     say("compiling to bytecode")
-    options = ["-q", "-j2", "--invalidation-mode", "unchecked-hash", "-s", str(site), "-p", f"/{SITE_PACKAGES}"]
+    options = ["-q", "-f", "-j2", "--invalidation-mode", "unchecked-hash", "-s", str(site), "-p", f"/{SITE_PACKAGES}"]
     # files in the syntax of another Python version or templates do not compile and are never imported
     try:
         run([base_interpreter(), "-I", "-m", "compileall", *options, str(site)])

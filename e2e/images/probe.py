@@ -23,9 +23,8 @@ def main() -> None:
     assert ssl.create_default_context().cert_store_stats()["x509_ca"] > 10, "no CA certificates"
     assert pwd.getpwuid(os.getuid()).pw_name == "nonroot", "the user has no name"
 
-    modules = sorted(
-        path.name.partition(".")[0] for path in Path(importlib.util.__file__).parents[1].glob("lib-dynload/*.so")
-    )
+    stdlib = Path(importlib.util.__file__).parents[1]
+    modules = sorted(path.name.partition(".")[0] for path in stdlib.glob("lib-dynload/*.so"))
     for module in modules:
         importlib.import_module(module)
     packages = ["aiohttp", "jinja2", "kopf", "kubernetes", "msgspec", "pydantic", "tokenizers", "uvloop", "yaml"]
@@ -35,6 +34,11 @@ def main() -> None:
         assert Path(cached or "missing").is_file(), f"{module} has no bytecode, every start would compile it again"
     for command in importlib.metadata.distribution("tandem-serving").entry_points:
         command.load()
+
+    for folder in (stdlib, Path(importlib.import_module("tandem_runtime").__path__[0]).parent):
+        for compiled in folder.rglob("*.pyc"):
+            # 1: valid whatever the file times; every start would compile the others again
+            assert compiled.read_bytes()[4:5] == b"\x01", f"{compiled} depends on file times"
 
     has_torch = importlib.util.find_spec("torch") is not None
     assert has_torch == model.is_absolute(), "torch belongs into the runtime image only"
