@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from tests.bench.report import Report, describe_machine, show
-from tests.bench.skeleton import child_memory
+from tests.bench.stages.processes import child_memory
 
 
 def test_the_last_line_is_json_with_every_figure_and_what_was_left_out() -> None:
