@@ -118,13 +118,12 @@ class TorchExecutor:
             if name not in ("auto", "float32"):
                 raise ModelError(f"deterministic mode computes in float32; {name} was asked for: leave one of them out")
             return torch.float32
+        chosen = config.dtype if name == "auto" else name
+        if chosen not in DTYPES:
+            supported = ", ".join(DTYPES)
+            raise ModelError(f"{self._dir / 'config.json'}: dtype {chosen!r}; supported are {supported}: set --dtype")
         if name != "auto":
             return DTYPES[name]
-        if config.dtype not in DTYPES:
-            supported = ", ".join(DTYPES)
-            raise ModelError(
-                f"{self._dir / 'config.json'}: dtype {config.dtype!r}; supported are {supported}: set --dtype"
-            )
         slow = config.dtype == "float16" or not bfloat16_is_fast_on_cpu()
         return torch.float32 if self._device.type == "cpu" and slow else DTYPES[config.dtype]
 
