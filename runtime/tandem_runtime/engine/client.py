@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from tandem_runtime.contracts.hashing import prompt_digest
 from tandem_runtime.contracts.sampling import Sampling
-from tandem_runtime.engine.events import Abort, Add, Broken, Command, Event, Finished
+from tandem_runtime.engine.events import Abort, Add, Broken, Command, Event, Finished, Reason
 from tandem_runtime.engine.executor import Capacity, Executor
 from tandem_runtime.engine.loop import Engine
 from tandem_runtime.engine.request import Request
 from tandem_runtime.engine.scheduler import SchedulerSettings
+
+log = logging.getLogger(__name__)
 
 
 class EventSink(Protocol):
@@ -96,6 +99,17 @@ class EngineClient:
             ends = isinstance(event, Finished | Broken)
             sink = self._sinks.pop(event.handle, None) if ends else self._sinks.get(event.handle)
             if sink is not None:
-                sink.on_event(event)
+                self._hand_over(sink, event)
         for call in self.after_batch:
             call()
+
+    def _hand_over(self, sink: EventSink, event: Event) -> None:
+        """A request whose owner cannot take its event ends; the others of the batch do not suffer."""
+        try:
+            sink.on_event(event)
+        except Exception as error:
+            log.exception("event %s was not taken", type(event).__name__)
+            self.close(event.handle)
+            if not isinstance(event, Broken):
+                words = f"{type(error).__name__}: {error}"
+                sink.on_event(Broken(event.handle, Reason.ENGINE_ERROR, words, retryable=True))

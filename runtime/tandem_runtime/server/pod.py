@@ -129,7 +129,7 @@ class Pod:
             return Reason.DRAINING, f"pod {self.identity.pod} is shutting down", True
         if not self.serves_requests:
             return Reason.WRONG_ROLE, f"pod {self.identity.pod} is a {self.identity.role} pod", True
-        problem = complaint(submit)
+        problem = complaint(submit, self.engine.capacity.vocab_size)
         return (Reason.INVALID, problem, False) if problem else None
 
     def _count_failures(self, reply: Reply) -> Reply:

@@ -153,10 +153,14 @@ class Session:
         self._pod.receiver.fetch(Inbound(self._handle, request, peer, pages))
 
 
-def complaint(submit: Submit) -> str:
-    """Why no engine could take this request; empty when it is in order. The engine checks ids and lengths."""
+def complaint(submit: Submit, vocabulary: int) -> str:
+    """Why no engine could take this request; empty when it is in order. The engine checks lengths."""
     if not submit.prompt_ids:
         return "the prompt has no tokens"
+    for ids in (submit.prompt_ids, submit.emitted_ids):
+        if ids and not 0 <= min(ids) <= max(ids) < vocabulary:
+            wrong = next(token for token in ids if not 0 <= token < vocabulary)
+            return f"token id {wrong} is not in the vocabulary of {vocabulary} tokens"
     if submit.remaining_ms < 1:
         return f"remaining_ms is {submit.remaining_ms}; at least 1 is needed"
     return sampling_complaint(submit.sampling)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tandem_runtime.contracts import names
 from tandem_runtime.contracts.coefficients import Coefficients, read_coefficients
-from tandem_runtime.engine.executor import Executor
+from tandem_runtime.engine.executor import Executor, ModelError
 from tandem_runtime.engine.scheduler import SchedulerSettings
 
 DEFAULT_COEFFICIENTS = "laptop"
@@ -57,7 +57,7 @@ class ServerSettings:
         return SchedulerSettings(step_tokens=self.step_tokens or default, deterministic=self.deterministic)
 
     def make_executor(self) -> Executor:
-        """Imports torch only for the torch executor."""
+        """Imports torch only for the torch executor. Raises ModelError."""
         if self.coefficients is not None:
             from tandem_runtime.engine.emulated_executor import KV_SCALE, EmulatedExecutor
 
@@ -67,9 +67,12 @@ class ServerSettings:
                 kv_scale=self.kv_scale or KV_SCALE,
                 load_seconds=self.load_seconds,
             )
+        if (
+            self.model is None or not (self.model / "config.json").is_file()
+        ):  # said before the seconds of importing torch
+            raise ModelError(f"{self.model} has no config.json; --model takes a folder as Hugging Face saves it")
         from tandem_runtime.engine.torch_executor import TorchExecutor
 
-        assert self.model is not None
         return TorchExecutor(
             self.model, dtype=self.dtype, deterministic=self.deterministic, max_context_tokens=self.max_context_tokens
         )

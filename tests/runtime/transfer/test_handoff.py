@@ -1,10 +1,32 @@
-"""A prefill pod and a decode pod over loopback."""
+"""A prefill pod and a decode pod over loopback: what crosses, and what happens when something goes wrong."""
 
 from __future__ import annotations
 
-from tests.runtime.server.pods import router, running_pod, submit
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+import pytest
+from tandem_runtime.contracts.pod_protocol import Delta, Failed, PrefillPeer
+from tandem_runtime.engine.emulated_executor import EmulatedExecutor
+from tandem_runtime.transfer.pace import LinkPace
+from tandem_runtime.transfer.sender import SenderConnection
+
+from tests.runtime.server.pods import FAST, RunningPod, router, running_pod, submit, until
 
 PROMPT = "the quick brown fox jumps over the lazy dog " * 20
+SLOW_LINK = 0.05
+"""Seconds that each page takes where a test needs to step in between."""
+
+
+def slow_link() -> LinkPace:
+    return LinkPace(0.0, FAST.kv_bytes_per_token * 32 / SLOW_LINK, 64.0)
+
+
+async def expected(prompt: str = PROMPT, tokens: int = 12) -> list[int]:
+    """What one pod alone answers."""
+    async with running_pod("decode") as alone, router(alone.internal_port) as client:
+        return (await client.answer(submit("alone", prompt, tokens)))[0]
 
 
 async def test_decode_goes_on_from_pages_that_really_crossed_and_computes_no_prompt_token() -> None:
@@ -13,19 +35,204 @@ async def test_decode_goes_on_from_pages_that_really_crossed_and_computes_no_pro
         running_pod("decode") as decode,
         router(decode.internal_port) as client,
     ):
-        ids, text, last = await client.answer(submit("a", PROMPT, 40, prefill.peer))
-        assert len(ids) == 40
+        ids, text, last = await client.answer(submit("a", PROMPT, 12, prefill.peer))
         assert text == bytes(ids).decode()
         assert last.usage is not None
         assert last.usage.prefilled_here == 0
-        assert last.usage.kv_bytes_received > 0
         await decode.idle()
         await prefill.idle()
-        assert prefill.pod.sent.tx_bytes == decode.pod.received.rx_bytes == last.usage.kv_bytes_received
+        pages = -(-len(PROMPT) // 32)
+        page_bytes = prefill.pod.engine.capacity.layout.page_bytes
+        assert prefill.pod.sent.tx_bytes == decode.pod.received.rx_bytes == pages * page_bytes
+        assert last.usage.kv_bytes_received == pages * page_bytes
         assert decode.pod.engine.engine.scheduler.counters.prompt_tokens == 0
         assert prefill.pod.engine.engine.scheduler.counters.prompt_tokens == len(PROMPT)
+    assert ids == await expected()
 
-        alone, _, last = await client.answer(submit("b", PROMPT, 40))
-        assert alone == ids
+
+async def test_many_requests_share_one_connection_and_none_gets_the_pages_of_another() -> None:
+    prompts = [f"{number} {PROMPT[: 40 * number]}" for number in range(1, 13)]
+    async with (
+        running_pod("prefill") as prefill,
+        running_pod("decode") as decode,
+        router(decode.internal_port) as client,
+    ):
+        answers = await asyncio.gather(
+            *(client.answer(submit(f"r{n}", prompt, 10, prefill.peer)) for n, prompt in enumerate(prompts))
+        )
+        alone = [(await client.answer(submit(f"s{n}", prompt, 10)))[0] for n, prompt in enumerate(prompts)]
+        assert [ids for ids, _, _ in answers] == alone
+        assert all(last.usage is not None and last.usage.prefilled_here == 0 for _, _, last in answers)
+        assert len(prefill.pod.sender.connections) == 1
+        assert prefill.pod.sent.tx_bytes == decode.pod.received.rx_bytes
+        await decode.idle()
+        await prefill.idle()
+
+
+async def test_a_resumed_stream_takes_the_kv_of_prompt_and_emitted_tokens_and_goes_on() -> None:
+    whole = await expected()
+    async with (
+        running_pod("prefill") as prefill,
+        running_pod("decode") as decode,
+        router(decode.internal_port) as client,
+    ):
+        ids, text, last = await client.answer(submit("a", PROMPT, 12, prefill.peer, emitted_ids=whole[:5]))
+    assert ids == whole[5:]
+    assert text == bytes(whole[5:]).decode()
+    assert last.usage is not None
+    assert (last.usage.output_tokens, last.usage.prefilled_here) == (12, 0)
+
+
+async def falls_back(decode: RunningPod, peer: PrefillPeer, reason: str) -> None:
+    """The request is served all the same, with the same tokens, and the reason is counted."""
+    async with router(decode.internal_port) as client:
+        ids, _, last = await client.answer(submit("a", PROMPT, 12, peer))
+        assert ids == await expected()
         assert last.usage is not None
         assert last.usage.prefilled_here == len(PROMPT)
+        assert decode.pod.receiver.fallbacks == {reason: 1}
+        await decode.idle()
+
+
+async def test_a_prefill_pod_that_is_not_there_costs_time_not_the_answer() -> None:
+    async with running_pod("decode") as decode:
+        await falls_back(decode, PrefillPeer("gone", "127.0.0.1", 1, "x"), "peer_lost")
+
+
+async def test_a_prefill_pod_that_dies_in_the_middle_of_a_transfer_costs_time_not_the_answer() -> None:
+    async with running_pod("prefill", pace=slow_link()) as prefill, running_pod("decode") as decode:
+
+        async def kill() -> None:
+            await until(lambda: prefill.pod.sent.tx_frames >= 3)
+            prefill.pod.sender.stop()
+
+        killer = asyncio.create_task(kill())
+        await falls_back(decode, prefill.peer, "peer_lost")
+        await killer
+        assert 0 < decode.pod.received.rx_frames < 28
+        await prefill.idle()
+
+
+async def test_a_prefill_pod_that_was_restarted_meanwhile_is_not_asked() -> None:
+    async with running_pod("prefill") as prefill, running_pod("decode") as decode:
+        peer = PrefillPeer("prefill-0", "127.0.0.1", prefill.pod.kv_port, "the one before")
+        await falls_back(decode, peer, "peer_restarted")
+
+
+async def test_a_draining_prefill_pod_says_busy_and_decode_computes_itself() -> None:
+    async with running_pod("prefill") as prefill, running_pod("decode") as decode:
+        await prefill.pod.drain(1.0)
+        await falls_back(decode, prefill.peer, "busy")
+
+
+async def test_kv_that_is_too_slow_is_not_waited_for() -> None:
+    async with (
+        running_pod("prefill", pace=slow_link()) as prefill,
+        running_pod("decode", remote_kv_seconds=0.3) as decode,
+    ):
+        await falls_back(decode, prefill.peer, "late")
+        await prefill.idle()
+
+
+async def test_a_silent_prefill_pod_is_given_up_within_seconds() -> None:
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    async with server, running_pod("decode") as decode:
+        port = server.sockets[0].getsockname()[1]
+        await falls_back(decode, PrefillPeer("frozen", "127.0.0.1", port, ""), "peer_lost")
+
+
+async def test_pods_of_different_models_reject_each_other_with_both_hashes(caplog: pytest.LogCaptureFixture) -> None:
+    other = EmulatedExecutor(msgspec.structs.replace(FAST, kv_bytes_per_token=2048))
+    async with running_pod("prefill", executor=other) as prefill, running_pod("decode") as decode:
+        await falls_back(decode, prefill.peer, "rejected")
+        assert prefill.pod.engine.capacity.compat_hash in caplog.text
+        assert decode.pod.engine.capacity.compat_hash in caplog.text
+        assert (prefill.pod.sent.rejects, decode.pod.received.rejects) == (1, 1)
+        assert prefill.pod.sent.tx_bytes == 0
+
+
+async def test_a_pod_with_another_token_gets_no_kv() -> None:
+    async with running_pod("prefill", token="theirs") as prefill, running_pod("decode") as decode:
+        await falls_back(decode, prefill.peer, "rejected")
+        assert prefill.pod.engine.engine.scheduler.counters.added == 0
+
+
+def tamper(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[tuple[int, int], bytes], tuple[tuple[int, int], bytes]]
+) -> None:
+    """Changes what the prefill pod sends: place (page, generation) and payload; the checksum is of the original."""
+    original = SenderConnection._send_frame
+
+    def send(self: SenderConnection, transfer, place, layers, payload) -> None:  # type: ignore[no-untyped-def]
+        wrong_place, wrong_payload = change(place, payload)
+        if wrong_payload != payload:
+            from tandem_runtime.transfer import sender
+
+            right = sender.checksum(payload)
+            monkeypatch.setattr(sender, "checksum", lambda _: right)
+        original(self, transfer, wrong_place, layers, wrong_payload)
+
+    monkeypatch.setattr(SenderConnection, "_send_frame", send)
+
+
+async def test_a_damaged_frame_is_detected_and_its_page_never_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    tamper(monkeypatch, lambda place, payload: (place, payload[:-1] + bytes([payload[-1] ^ 1])))
+    async with running_pod("prefill") as prefill, running_pod("decode") as decode:
+        await falls_back(decode, prefill.peer, "crc")
+        assert decode.pod.received.crc_errors == 1
+
+
+@pytest.mark.parametrize("wrong", [(0, 1), (1000, 0)])
+async def test_a_frame_for_another_generation_or_page_is_dropped_and_counted(
+    monkeypatch: pytest.MonkeyPatch, wrong: tuple[int, int]
+) -> None:
+    tamper(monkeypatch, lambda place, payload: ((place[0] + wrong[0], place[1] + wrong[1]), payload))
+    async with running_pod("prefill") as prefill, running_pod("decode") as decode:
+        await falls_back(decode, prefill.peer, "incomplete")
+        assert decode.pod.received.frames_stale == -(-len(PROMPT) // 32)
+
+
+async def test_a_client_that_leaves_during_the_transfer_frees_the_pages_on_both_sides() -> None:
+    async with (
+        running_pod("prefill", pace=slow_link()) as prefill,
+        running_pod("decode") as decode,
+        router(decode.internal_port) as client,
+    ):
+        client.send(submit("a", PROMPT, 12, prefill.peer))
+        await until(lambda: decode.pod.received.rx_frames >= 2)
+        client.writer.close()
+        await decode.idle()
+        await prefill.idle()
+        assert decode.pod.receiver.transfers == prefill.pod.sender.transfers == 0
+
+
+async def test_a_decode_pod_that_dies_frees_the_pages_of_the_prefill_pod() -> None:
+    async with running_pod("prefill", pace=slow_link()) as prefill:
+        async with running_pod("decode") as decode, router(decode.internal_port) as client:
+            client.send(submit("a", PROMPT, 12, prefill.peer))
+            await until(lambda: prefill.pod.sent.tx_frames >= 2)
+        await prefill.idle()
+
+
+async def test_a_pod_that_holds_wrong_kv_fails_the_request_rather_than_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = EmulatedExecutor.write_pages
+
+    def misplace(self: EmulatedExecutor, pages: list[int], *rest: object) -> None:
+        original(self, [max(0, pages[0] - 1)], *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(EmulatedExecutor, "write_pages", misplace)
+    async with (
+        running_pod("prefill") as prefill,
+        running_pod("decode") as decode,
+        router(decode.internal_port) as client,
+    ):
+        client.send(submit("a", PROMPT, 12, prefill.peer))
+        last = await client.ended("a")
+        assert isinstance(last, Failed)
+        assert (last.reason, last.retryable) == ("kv_corrupt", True)
+        assert [d.ids for d in client.of("a") if isinstance(d, Delta)] in ([], [[(await expected())[0]]])
+        await decode.idle()
