@@ -47,7 +47,7 @@ class Child:
         """Its exit code, once all that it said was read; 128 + n for signal n."""
         assert self._process is not None
         assert self._reading is not None
-        await self._reading
+        await asyncio.shield(self._reading)  # several may wait, and one of them may be cancelled
         code = await self._process.wait()
         return code if code >= 0 else 128 - code
 
