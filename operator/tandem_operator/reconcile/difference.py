@@ -51,7 +51,7 @@ def differences(want: Any, live: Any, path: str = "", field: str = "") -> Iterat
     elif isinstance(want, list):
         yield from _list_differences(want, live, path, field)
     elif live is _ABSENT:
-        if want not in (None, "", False):
+        if not (want is None or want is False or want == ""):
             yield Difference(path, None, want)
     elif want != live and not (field in QUANTITY_FIELDS and same_quantity(want, live)):
         yield Difference(path, live, want)

@@ -119,7 +119,10 @@ class Reconciler:
     async def _apply(
         self, body: Object, infd: InferenceDeployment, plan: Plan, observed: Observed
     ) -> tuple[list[Drift], bool]:
-        """Applies what differs; (drifts, whether anything was written). What is missing although this generation was reported before was deleted."""
+        """Applies what differs; (drifts, whether anything was written).
+
+        What is missing although this generation was reported before was deleted.
+        """
         status = body.get("status") or {}
         settled = status.get("observedGeneration") == infd.generation and status.get("revision") == plan.revision
         drifts, wrote = [], False

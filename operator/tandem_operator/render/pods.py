@@ -177,7 +177,12 @@ def _check_kept(template: dict[str, Any], merged: dict[str, Any], where: str) ->
     """The override may add and tune; what the program is and how it is found stays."""
 
     def main(pod: dict[str, Any]) -> dict[str, Any]:
-        found = [c for c in pod["spec"].get("containers") or [] if c.get("name") == names.MAIN_CONTAINER]
+        containers = pod["spec"].get("containers")
+        if not isinstance(containers, list):
+            raise InvalidTemplate(
+                f"{where}.spec.containers is no list or removes the container {names.MAIN_CONTAINER!r}"
+            )
+        found = [c for c in containers if c.get("name") == names.MAIN_CONTAINER]
         if len(found) != 1:
             raise InvalidTemplate(f"{where}.spec.containers removes the container {names.MAIN_CONTAINER!r}; keep it")
         return dict(found[0])
@@ -190,5 +195,8 @@ def _check_kept(template: dict[str, Any], merged: dict[str, Any], where: str) ->
             )
     if merged["spec"].get("restartPolicy") != "Always":
         raise InvalidTemplate(f"{where}.spec.restartPolicy must be Always: the pods belong to a Deployment")
-    if any(merged["metadata"]["labels"].get(key) != value for key, value in template["metadata"]["labels"].items()):
+    if any(
+        (merged["metadata"].get("labels") or {}).get(key) != value
+        for key, value in template["metadata"]["labels"].items()
+    ):
         raise InvalidTemplate(f"{where}.metadata.labels removes labels that selectors rely on")

@@ -1,0 +1,204 @@
+"""What is rendered: the seams of the brief, Pod Security, and laws that hold for every spec."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tandem_operator.api import names
+from tandem_operator.api.deployment import InferenceDeployment, parse_deployment
+from tandem_operator.config import RenderSettings
+from tandem_operator.render.network import token_secret
+from tandem_operator.render.objects import render
+from tandem_runtime.contracts.endpoints import read_endpoints
+
+from tests.operator.builders import body, deployment, emulated_body
+from tests.operator.pod_security import violations
+
+FLAGS = {
+    "prefill": {
+        "--model", "--executor", "--coefficients", "--max-context-tokens", "--deterministic", "--dtype", "--pod-name",
+        "--address", "--revision", "--token-file", "--bind", "--internal-port", "--kv-port", "--metrics-port",
+    },
+    "router": {
+        "--endpoints", "--model-name", "--model", "--revision", "--token-file", "--wait-for-pods",
+        "--max-context-tokens", "--bind", "--http-port", "--metrics-port",
+    },
+    "fetch": {"--to", "--only"},
+}  # fmt: skip
+FLAGS["decode"] = FLAGS["prefill"]
+URIS = ["file:///models/tiny", "hf://org/repo@main", "https://host/folder/", "pvc://claim/a/b"]
+
+specs = st.fixed_dictionaries(
+    {},
+    optional={
+        "prefill": st.fixed_dictionaries({"replicas": st.integers(1, 50)}),
+        "decode": st.fixed_dictionaries(
+            {"resources": st.fixed_dictionaries({"limits": st.fixed_dictionaries({"cpu": st.sampled_from(["1", 2])})})}
+        ),
+        "router": st.fixed_dictionaries({"waitForPods": st.sampled_from(["1s", "2m", "1h30m"])}),
+    },
+)
+models = st.fixed_dictionaries(
+    {"uri": st.sampled_from(URIS)}, optional={"maxContextTokens": st.integers(16, 4096), "name": st.just("org/model")}
+)
+
+
+def all_objects(infd: InferenceDeployment, revision: str = "0123abcd") -> list[dict[str, Any]]:
+    return render(infd, revision, "image:1", RenderSettings())
+
+
+def by_name(infd: InferenceDeployment) -> dict[str, dict[str, Any]]:
+    return {f"{o['kind']}/{o['metadata']['name']}": o for o in all_objects(infd)}
+
+
+def pods(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [o["spec"]["template"]["spec"] for o in objects if o["kind"] == "Deployment"]
+
+
+def options(arguments: list[str]) -> dict[str, str]:
+    return {flag: value for flag, value in zip(arguments, arguments[1:], strict=False) if flag.startswith("--")}
+
+
+def test_the_children_are_those_of_the_contract() -> None:
+    assert list(by_name(deployment())) == [
+        "ConfigMap/chat-endpoints",
+        "Service/chat",
+        "Service/chat-prefill",
+        "Service/chat-decode",
+        "Deployment/chat-prefill-0123abcd",
+        "Deployment/chat-decode-0123abcd",
+        "Deployment/chat-router",
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(specs, models)
+def test_every_rendered_pod_is_restricted_and_every_flag_is_documented(
+    spec: dict[str, Any], model: dict[str, Any]
+) -> None:
+    for pod in pods(all_objects(deployment(**spec, model=model))):
+        assert list(violations(pod)) == []
+        assert pod["automountServiceAccountToken"] is False
+        for container in [*pod["containers"], *pod["initContainers"]]:
+            assert container["command"] == ["tandem-runtime"]
+            role, *rest = container["args"]
+            assert {flag for flag in rest if flag.startswith("--")} <= FLAGS[role]
+            assert all(isinstance(argument, str) for argument in rest)
+
+
+@settings(max_examples=60, deadline=None)
+@given(specs, models, specs, models)
+def test_selectors_never_change_and_select_the_pods(
+    one: dict[str, Any], model: dict[str, Any], other: dict[str, Any], other_model: dict[str, Any]
+) -> None:
+    before = by_name(deployment(**one, model=model))
+    after = by_name(deployment(**other, model=other_model))
+    for name, rendered in before.items():
+        if "selector" not in rendered.get("spec", {}):
+            continue
+        assert rendered["spec"]["selector"] == after[name]["spec"]["selector"]
+    for role in names.ROLES:
+        service = before["Service/chat" if role == "router" else f"Service/chat-{role}"]
+        workload = before[
+            f"Deployment/{names.router_name('chat')}" if role == "router" else f"Deployment/chat-{role}-0123abcd"
+        ]
+        labels = workload["spec"]["template"]["metadata"]["labels"].items()
+        assert service["spec"]["selector"].items() <= labels
+        assert workload["spec"]["selector"]["matchLabels"].items() <= labels
+
+
+@settings(max_examples=30, deadline=None)
+@given(specs, models)
+def test_rendering_twice_gives_the_same_and_plain_json(spec: dict[str, Any], model: dict[str, Any]) -> None:
+    infd = deployment(**spec, model=model)
+    assert all_objects(infd) == all_objects(infd)
+    assert json.loads(json.dumps(all_objects(infd))) == all_objects(infd)
+
+
+def test_every_child_belongs_to_its_deployment_and_is_collected_with_it() -> None:
+    for rendered in [*all_objects(deployment()), token_secret(deployment(), "t", "p")]:
+        (owner,) = rendered["metadata"]["ownerReferences"]
+        assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == ("uid-of-chat", True, False)
+        assert rendered["metadata"]["labels"]["tandem.dev/deployment"] == "chat"
+
+
+def test_a_prefill_pod_gets_the_command_line_of_the_contract() -> None:
+    pod = by_name(deployment())["Deployment/chat-prefill-0123abcd"]["spec"]["template"]["spec"]
+    assert pod["containers"][0]["args"] == [
+        "prefill", "--model", "/models/tiny", "--executor", "torch", "--pod-name", "$(POD_NAME)", "--address", "$(POD_IP)",
+        "--revision", "0123abcd", "--token-file", "/etc/tandem/token/token",
+        "--internal-port", "8001", "--kv-port", "8002", "--metrics-port", "9090",
+    ]  # fmt: skip
+    ports = {port["name"]: port["containerPort"] for port in pod["containers"][0]["ports"]}
+    assert ports == {"internal": 8001, "kv": 8002, "metrics": 9090}
+
+
+def test_an_emulated_deployment_has_no_model_folder_and_nothing_to_fetch() -> None:
+    for pod in pods(all_objects(parse_deployment(emulated_body()))):
+        assert "initContainers" not in pod
+        assert "--model" not in pod["containers"][0]["args"]
+    decode = by_name(parse_deployment(emulated_body()))["Deployment/fleet-decode-0123abcd"]
+    given = options(decode["spec"]["template"]["spec"]["containers"][0]["args"])
+    assert (given["--executor"], given["--coefficients"]) == ("emulated", "laptop")
+
+
+@pytest.mark.parametrize(
+    ("uri", "path", "fetched", "volume"),
+    [
+        ("file:///models/tiny", "/models/tiny", "file:///models/tiny", None),
+        ("hf://org/repo", "/models-cache/model", "hf://org/repo", "emptyDir"),
+        ("https://host/f/", "/models-cache/model", "https://host/f/", "emptyDir"),
+        ("pvc://claim/a/b/", "/models-claim/a/b", "file:///models-claim/a/b", "persistentVolumeClaim"),
+        ("pvc://claim", "/models-claim", "file:///models-claim", "persistentVolumeClaim"),
+    ],
+)
+def test_the_model_is_brought_or_mounted_read_only(uri: str, path: str, fetched: str, volume: str | None) -> None:
+    objects = by_name(deployment(model={"uri": uri}))
+    for name in ("Deployment/chat-decode-0123abcd", "Deployment/chat-router"):
+        pod = objects[name]["spec"]["template"]["spec"]
+        main, fetch = pod["containers"][0], pod["initContainers"][0]
+        assert options(main["args"])["--model"] == path
+        assert fetch["args"][:2] == ["fetch", fetched]
+        assert ("--only" in fetch["args"]) is (name == "Deployment/chat-router")
+        kinds = [kind for v in pod["volumes"] if v["name"].startswith("models") for kind in v if kind != "name"]
+        assert kinds == ([volume] if volume else [])
+        assert all(m["readOnly"] for m in main["volumeMounts"] if m["name"].startswith("models"))
+
+
+def test_threads_follow_the_cpu_limit() -> None:
+    limited = deployment(decode={"resources": {"limits": {"cpu": "1500m"}}})
+    env = {e["name"]: e for e in pods(all_objects(limited))[1]["containers"][0]["env"]}
+    assert env["OMP_NUM_THREADS"]["valueFrom"]["resourceFieldRef"] == {"resource": "limits.cpu", "divisor": "1"}
+    assert "OMP_NUM_THREADS" not in {e["name"] for e in pods(all_objects(limited))[0]["containers"][0]["env"]}
+
+
+def test_the_endpoint_file_is_one_that_routers_read(tmp_path: Any) -> None:
+    content = by_name(deployment())["ConfigMap/chat-endpoints"]["data"]["endpoints.json"]
+    (tmp_path / "endpoints.json").write_text(content)
+    read = read_endpoints(tmp_path / "endpoints.json")
+    assert [(s.service, s.role) for s in read.services] == [("chat-prefill", "prefill"), ("chat-decode", "decode")]
+
+
+def test_pool_services_publish_pods_that_are_not_ready_yet_of_every_revision() -> None:
+    spec = by_name(deployment())["Service/chat-prefill"]["spec"]
+    assert (spec["clusterIP"], spec["publishNotReadyAddresses"]) == ("None", True)
+    assert spec["selector"] == {"tandem.dev/deployment": "chat", "tandem.dev/role": "prefill"}
+
+
+def test_other_routers_find_the_model_pods_by_their_label() -> None:
+    objects = by_name(deployment())
+    labels = objects["Deployment/chat-prefill-0123abcd"]["spec"]["template"]["metadata"]["labels"]
+    assert labels["llm-d.ai/role"] == "prefill"
+    assert "llm-d.ai/role" not in objects["Deployment/chat-router"]["spec"]["template"]["metadata"]["labels"]
+
+
+def test_a_model_pod_starts_when_it_is_ready_and_a_router_when_it_runs() -> None:
+    objects = by_name(parse_deployment(body()))
+    for name, path in (("Deployment/chat-decode-0123abcd", "/readyz"), ("Deployment/chat-router", "/healthz")):
+        container = objects[name]["spec"]["template"]["spec"]["containers"][0]
+        assert container["startupProbe"]["httpGet"]["path"] == path
+        assert container["startupProbe"]["failureThreshold"] * container["startupProbe"]["periodSeconds"] >= 1800
