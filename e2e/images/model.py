@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 from e2e.images.cache import hold_lock, replace_file
+from e2e.images.layers import Layer, walk
 from e2e.images.layout import MODEL, ROOT
-from e2e.images.oci import Layer, walk
 from e2e.images.tools import BuildError, run
 
 # makes the model and then says which of our files it imported: exactly those decide whether the model is stale

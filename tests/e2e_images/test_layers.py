@@ -11,9 +11,10 @@ import pytest
 from e2e.images import packages, tools
 from e2e.images.cache import drop_unused, make_folder
 from e2e.images.code import code_layer
+from e2e.images.layers import layer_key
 from e2e.images.layout import HOME, ROOT, SITE_PACKAGES
 from e2e.images.model import model_layer
-from e2e.images.oci import File, layer_key
+from e2e.images.oci import File
 from e2e.images.packages import Requirements, read_requirements
 from e2e.images.tools import BuildError
 

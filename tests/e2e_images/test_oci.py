@@ -12,18 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e2e.images.oci import (
-    Config,
-    File,
-    Image,
-    Layer,
-    assemble,
-    copy_thin,
-    layer_key,
-    read_index,
-    store_layer,
-    write_archive,
-)
+from e2e.images.layers import layer_key, store_layer
+from e2e.images.oci import Config, File, Image, Layer, assemble, copy_thin, read_index, write_archive
 
 LINK = File(target="tool")
 
