@@ -84,6 +84,8 @@ class InternalPort:
             log.warning("router connection from %s closed: %s", peer, error)
         except (OSError, EOFError, TimeoutError) as error:
             log.info("router connection from %s ended: %s", peer, type(error).__name__)
+        except asyncio.CancelledError:
+            pass  # the event loop ends, and nobody waits for this task
         finally:
             if connection in self.connections:
                 self.connections.remove(connection)

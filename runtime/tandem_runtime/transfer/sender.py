@@ -71,6 +71,8 @@ class KvSender:
             log.warning("kv connection from %s closed: %s", channel.peer, error)
         except (OSError, EOFError, TimeoutError) as error:
             log.info("kv connection from %s ended: %s", channel.peer, type(error).__name__)
+        except asyncio.CancelledError:
+            pass  # the event loop ends, and nobody waits for this task
         finally:
             self.connections.discard(connection)
             connection.end()

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import aiohttp
 import msgspec
 import pytest
 from tandem_runtime.contracts.coefficients import Coefficients
 from tandem_runtime.contracts.pod_protocol import Delta
+from tandem_runtime.models.make_model import make_model
 
 from tests.runtime.server.pods import FAST, router, submit, until
 from tests.runtime.server.processes import end, pods, start_pod
@@ -127,5 +129,58 @@ async def test_a_pod_that_cannot_start_says_why_in_one_line(
         assert words in line
         if code == 3:
             assert words in (tmp_path / "decode.termination").read_text()
+    finally:
+        await end(pod)
+
+
+async def test_a_both_pod_answers_openai_requests_and_a_client_that_leaves_frees_its_pages(tmp_path: Path) -> None:
+    async with (
+        pods(tmp_path, *EMULATED, "--model-name", "chat", roles=("both",)) as (pod,),
+        aiohttp.ClientSession(f"http://127.0.0.1:{pod.ports['http']}") as session,
+    ):
+        body = {"model": "chat", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 12}
+        async with session.post("/v1/chat/completions", json=body) as response:
+            answer = await response.json()
+        assert response.status == 200, answer
+        assert len(answer["choices"][0]["message"]["content"]) == answer["usage"]["completion_tokens"] == 12
+        long = body | {"stream": True, "max_tokens": 100_000, "ignore_eos": True}
+        async with session.post("/v1/chat/completions", json=long) as response:
+            async for _ in response.content:
+                break
+            response.close()
+        await until_metric_zero(pod.metric, "tandem_engine_used_pages")
+        assert await pod.metric("tandem_engine_leaked_pages") == 0
+        pod.process.send_signal(signal.SIGTERM)
+        assert await pod.process.wait() == 0
+
+
+async def test_a_checkpoint_that_cannot_be_loaded_ends_the_pod_with_the_file_s_name(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    make_model(model)
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100_000])
+    pod = await start_pod("prefill", tmp_path, "--model", str(model))
+    try:
+        async with asyncio.timeout(120):
+            assert await pod.process.wait() == 3
+        said = (tmp_path / "prefill.termination").read_text()
+        assert "model.safetensors" in said
+        assert said.count("\n") == 1
+    finally:
+        await end(pod)
+
+
+async def test_sigterm_while_the_model_loads_ends_at_once(tmp_path: Path) -> None:
+    coefficients = msgspec.structs.replace(FAST, load_s=600.0)
+    file = tmp_path / "slow-load.json"
+    file.write_bytes(msgspec.json.encode(coefficients))
+    pod = await start_pod("decode", tmp_path, *EMULATED, "--coefficients", str(file), "--emulate-load")
+    try:
+        async with asyncio.timeout(30):
+            while (await pod.get("/healthz"))[0] != 200:
+                await asyncio.sleep(0.02)
+            assert (await pod.get("/readyz"))[0] == 503
+            pod.process.send_signal(signal.SIGTERM)
+            assert await pod.process.wait() == 0
     finally:
         await end(pod)

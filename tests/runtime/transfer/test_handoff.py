@@ -11,6 +11,7 @@ from tandem_runtime.contracts.pod_protocol import Delta, Failed, PrefillPeer
 from tandem_runtime.engine.emulated_executor import EmulatedExecutor
 from tandem_runtime.transfer.pace import LinkPace
 from tandem_runtime.transfer.sender import SenderConnection
+from tandem_runtime.transfer.wire import checksum
 
 from tests.runtime.server.pods import FAST, RunningPod, router, running_pod, submit, until
 
@@ -170,10 +171,8 @@ def tamper(
     def send(self: SenderConnection, transfer, place, layers, payload) -> None:  # type: ignore[no-untyped-def]
         wrong_place, wrong_payload = change(place, payload)
         if wrong_payload != payload:
-            from tandem_runtime.transfer import sender
-
-            right = sender.checksum(payload)
-            monkeypatch.setattr(sender, "checksum", lambda _: right)
+            right = checksum(payload)
+            monkeypatch.setattr("tandem_runtime.transfer.sender.checksum", lambda _: right)
         original(self, transfer, wrong_place, layers, wrong_payload)
 
     monkeypatch.setattr(SenderConnection, "_send_frame", send)
