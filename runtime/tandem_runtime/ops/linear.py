@@ -12,7 +12,8 @@ PACK_ROWS_HINT = 32
 
 def bfloat16_is_fast_on_cpu() -> bool:
     """Whether this CPU multiplies bfloat16 matrices natively; else float32 is both faster and exact."""
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    present: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return present and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def is_worth_packing(weight: Tensor) -> bool:
