@@ -12,6 +12,7 @@ import pytest
 
 from e2e.cluster import Cluster, ClusterError, open_cluster
 from e2e.cluster.current import NoCluster
+from e2e.cluster.layout import DEFAULT_NAME
 from e2e.stack import Stack, wait_until
 
 ARTIFACTS = Path(__file__).parent.parent / "artifacts"
@@ -21,22 +22,24 @@ NODES = 3
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Which cluster, and whether it stays."""
     parser.addoption("--cluster", default="auto", help="auto, kind, local or current")
+    parser.addoption("--cluster-name", default=DEFAULT_NAME, help="a cluster beside one that is up")
     parser.addoption("--keep", action="store_true", help="leave the cluster running")
 
 
 @pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """The cluster, up; down at the end unless --keep was given."""
+    option = request.config.getoption
     ci = os.environ.get("CI") == "true"
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        chosen = open_cluster(request.config.getoption("--cluster"), nodes=NODES, yes=ci)
+        chosen = open_cluster(option("--cluster"), nodes=NODES, yes=ci, name=option("--cluster-name"))
         if isinstance(chosen, NoCluster):
             pytest.fail(
                 f"e2e needs a cluster: {'; '.join(chosen.reasons)}; ./e2e/cluster/run doctor says how to get one"
             )
         chosen.up()
     yield chosen
-    if not request.config.getoption("--keep") and chosen.kind != "current":
+    if not option("--keep") and chosen.kind != "current":
         chosen.down()
 
 
