@@ -9,7 +9,7 @@ VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persiste
 
 
 def violations(spec: dict[str, Any]) -> Iterator[str]:
-    pod = spec.get("securityContext", {})
+    """Of the pod as a whole and of each container."""
     for field in ("hostNetwork", "hostPID", "hostIPC"):
         if spec.get(field):
             yield f"{field} is set"
@@ -19,22 +19,30 @@ def violations(spec: dict[str, Any]) -> Iterator[str]:
             yield f"volume {volume['name']} is of kind {kinds}"
     for container in [*spec["containers"], *spec.get("initContainers", [])]:
         name, own = container["name"], container.get("securityContext", {})
-        if own.get("privileged") or own.get("procMount", "Default") != "Default":
-            yield f"{name} is privileged"
-        if own.get("allowPrivilegeEscalation") is not False:
-            yield f"{name} may escalate privileges"
-        if "ALL" not in own.get("capabilities", {}).get("drop", []):
-            yield f"{name} keeps capabilities"
-        if set(own.get("capabilities", {}).get("add", [])) - {"NET_BIND_SERVICE"}:
-            yield f"{name} adds capabilities"
-        if not own.get("runAsNonRoot", pod.get("runAsNonRoot")):
-            yield f"{name} may run as root"
-        if own.get("runAsUser", pod.get("runAsUser")) == 0:
-            yield f"{name} runs as user 0"
-        profile = own.get("seccompProfile", pod.get("seccompProfile", {})).get("type")
-        if profile not in ("RuntimeDefault", "Localhost"):
-            yield f"{name} has seccomp profile {profile}"
-        if not own.get("readOnlyRootFilesystem"):
-            yield f"{name} can write to its root"
+        for sentence in (*_privileges(own), *_identity(own, spec.get("securityContext", {}))):
+            yield f"{name} {sentence}"
         if any("hostPort" in port for port in container.get("ports", [])):
             yield f"{name} uses a port of the host"
+
+
+def _privileges(own: dict[str, Any]) -> Iterator[str]:
+    if own.get("privileged") or own.get("procMount", "Default") != "Default":
+        yield "is privileged"
+    if own.get("allowPrivilegeEscalation") is not False:
+        yield "may escalate privileges"
+    if "ALL" not in own.get("capabilities", {}).get("drop", []):
+        yield "keeps capabilities"
+    if set(own.get("capabilities", {}).get("add", [])) - {"NET_BIND_SERVICE"}:
+        yield "adds capabilities"
+    if not own.get("readOnlyRootFilesystem"):
+        yield "can write to its root"
+
+
+def _identity(own: dict[str, Any], pod: dict[str, Any]) -> Iterator[str]:
+    if not own.get("runAsNonRoot", pod.get("runAsNonRoot")):
+        yield "may run as root"
+    if own.get("runAsUser", pod.get("runAsUser")) == 0:
+        yield "runs as user 0"
+    profile = own.get("seccompProfile", pod.get("seccompProfile", {})).get("type")
+    if profile not in ("RuntimeDefault", "Localhost"):
+        yield f"has seccomp profile {profile}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tandem_operator.api import names
 from tandem_operator.api.deployment import parse_deployment
@@ -17,6 +17,7 @@ NAMES = st.from_regex(r"\A[a-z]([-a-z0-9]{0,44}[a-z0-9])?\Z")
 DNS_LABEL = re.compile(r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
 
 
+@settings(max_examples=50)
 @given(NAMES, st.text(max_size=50))
 def test_names_of_children_are_dns_labels_for_every_name_that_the_api_server_lets_in(name: str, uri: str) -> None:
     revision = names.revision_of({"uri": uri})

@@ -34,20 +34,20 @@ CRASHED = {"waiting": {"reason": "CrashLoopBackOff"}}
     ("status", "reason", "says"),
     [
         (
-            {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}]},
-            "Unschedulable", "p-1 finds no node: 0/3 nodes; add such nodes",
+            {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3"}]},
+            "Unschedulable", "p-1 finds no node: 0/3; add such nodes",
         ),
         (
             {"containerStatuses": [container({"waiting": {"reason": "ErrImageNeverPull", "message": "not present"}})]},
             "ImageMissing", "cannot get image image:1: not present; correct spec.runtime.image",
         ),
         (
-            {"containerStatuses": [container({"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "x" not found'}})]},
-            "PodConfigError", 'secret "x" not found',
+            {"containerStatuses": [container({"waiting": {"reason": "CreateContainerConfigError", "message": "no x"}})]},
+            "PodConfigError", "cannot start: no x; see kubectl describe pod p-1",
         ),
         (
-            {"containerStatuses": [container(CRASHED, {"exitCode": 3, "message": "tensor x is missing"}, restartCount=3)]},
-            "ModelNotLoaded", "the model cannot be loaded: tensor x is missing",
+            {"containerStatuses": [container(CRASHED, {"exitCode": 3, "message": "no tensor x"}, restartCount=3)]},
+            "ModelNotLoaded", "the model cannot be loaded: no tensor x",
         ),
         (
             {"containerStatuses": [container(CRASHED, {"exitCode": 2, "message": "unknown flag"}, restartCount=3)]},
@@ -67,7 +67,7 @@ CRASHED = {"waiting": {"reason": "CrashLoopBackOff"}}
         ),
         (
             {
-                "initContainerStatuses": [container(CRASHED, {"exitCode": 1, "message": "404 at host"}, "fetch", restartCount=1)],
+                "initContainerStatuses": [container(CRASHED, {"exitCode": 1, "message": "404 at host"}, "fetch")],
                 "containerStatuses": [container({"waiting": {"reason": "PodInitializing"}})],
             },
             "ModelNotFetched", "the model cannot be brought: 404 at host; correct spec.model.uri",

@@ -17,7 +17,7 @@ from tests.operator.builders import deployment
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abcd"), inner, max_size=3),
-    max_leaves=10,
+    max_leaves=6,
 )
 
 

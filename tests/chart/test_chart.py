@@ -1,0 +1,126 @@
+"""The chart as files: rights, security, values and their schema. Rendered by a real helm where there is one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from tandem_operator.__main__ import parse_settings
+from tandem_operator.api.crd import custom_resource_definition
+
+from tests.operator.pod_security import violations
+
+CHART = Path(__file__).parents[2] / "charts/tandem"
+SCHEMA = json.loads((CHART / "values.schema.json").read_text())
+VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
+
+
+def find_helm() -> str | None:
+    """The one on PATH, else the newest that the local cluster has built."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tandem/bin"
+    built = sorted(cache.glob("helm-*/helm"), key=lambda path: path.stat().st_mtime)
+    return shutil.which("helm") or (str(built[-1]) if built else None)
+
+
+HELM = find_helm()
+needs_helm = pytest.mark.skipif(HELM is None, reason="no helm: `python -m e2e.cluster up` builds one")
+
+
+def template(*arguments: str) -> list[dict[str, Any]]:
+    command = [HELM or "helm", "template", "tandem", str(CHART), "--namespace", "tandem-system", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(done.stderr)
+    return [body for body in yaml.safe_load_all(done.stdout) if body]
+
+
+def of_kind(objects: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [body for body in objects if body["kind"] == kind]
+
+
+def granted(role: dict[str, Any]) -> set[tuple[str, str]]:
+    return {(r, v) for rule in role["rules"] for r in rule["resources"] for v in rule["verbs"]}
+
+
+def test_the_default_values_follow_the_schema_and_every_value_has_one() -> None:
+    jsonschema.validate(VALUES, SCHEMA)
+    assert set(VALUES) == set(SCHEMA["properties"]) - {"global"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"replicas": "two"},
+        {"image": "a b"},
+        {"imagePullPolicy": "Sometimes"},
+        {"watchNamespaces": ["Up"]},
+        {"imgae": "x"},
+    ],
+)
+def test_a_wrong_value_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**VALUES, **wrong}, SCHEMA)
+
+
+def test_versions_are_those_of_the_distribution() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    project = (CHART.parents[1] / "pyproject.toml").read_text()
+    assert f'version = "{chart["appVersion"]}"' in project
+    assert chart["version"] == chart["appVersion"]
+
+
+@needs_helm
+def test_the_chart_brings_the_definition_unless_told_not_to() -> None:
+    (definition,) = of_kind(template(), "CustomResourceDefinition")
+    assert definition == custom_resource_definition()
+    assert of_kind(template("--set", "installCRD=false"), "CustomResourceDefinition") == []
+
+
+@needs_helm
+def test_the_operator_pod_is_restricted_and_its_flags_are_known() -> None:
+    images = ("--set", "image=localhost/o:1", "--set", "runtimeImage=localhost/r:1", "--set", "watchNamespaces={a,b}")
+    (deployment,) = of_kind(template(*images), "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    assert list(violations(pod)) == []
+    (container,) = pod["containers"]
+    assert container["image"] == "localhost/o:1"
+    settings = parse_settings(container["args"])
+    assert settings.render.default_runtime_image == "localhost/r:1"
+    assert settings.namespaces == ("a", "b")
+    selector = deployment["spec"]["selector"]["matchLabels"].items()
+    assert selector <= deployment["spec"]["template"]["metadata"]["labels"].items()
+
+
+@needs_helm
+def test_the_operator_can_read_no_secret_and_write_no_spec() -> None:
+    (role,) = of_kind(template(), "ClusterRole")
+    rights = granted(role)
+    assert {verb for resource, verb in rights if resource == "secrets"} == {"create"}
+    assert {verb for resource, verb in rights if resource == "inferencedeployments"} == {"get", "list", "watch"}
+    assert {verb for resource, verb in rights if resource == "pods"} == {"list", "watch"}
+    assert not any("*" in right for right in rights)
+    assert not any(resource in ("customresourcedefinitions", "namespaces", "nodes") for resource, _ in rights)
+
+
+@needs_helm
+def test_with_named_namespaces_there_is_no_right_outside_them() -> None:
+    objects = template("--set", "watchNamespaces={a,b}")
+    assert of_kind(objects, "ClusterRole") == of_kind(objects, "ClusterRoleBinding") == []
+    roles = {role["metadata"]["namespace"]: granted(role) for role in of_kind(objects, "Role")}
+    assert set(roles) == {"a", "b", "tandem-system"}
+    (everywhere,) = of_kind(template(), "ClusterRole")
+    assert roles["a"] == roles["b"] == granted(everywhere)
+    assert roles["tandem-system"] == {("leases", verb) for verb in ("get", "create", "update")}
+
+
+@needs_helm
+def test_helm_refuses_a_value_that_does_not_exist() -> None:
+    with pytest.raises(ValueError, match="'imgae' not allowed"):
+        template("--set", "imgae=x")
