@@ -5,8 +5,10 @@ The result is cached by its content and the Go version. A killed build resumes w
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -21,11 +23,13 @@ from e2e.cluster.layout import cache_folder
 from e2e.cluster.processes import run
 from e2e.cluster.progress import Progress, show_seconds
 from e2e.images.cache import drop_unused
+from e2e.images.oci import ARCHITECTURES
 
 Report = Callable[[str], None]
 SOURCES = Path(__file__).parent / "kubernetes"
 KUBERNETES_VERSION = "1.37.1"
 GO_VERSION = (1, 26)  # what Kubernetes 1.37 asks for
+GO_RELEASE = "1.26.8"
 ENVIRONMENT = {"CGO_ENABLED": "0", "GOWORK": "off", "GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false"}
 
 
@@ -68,6 +72,7 @@ COREDNS = Program("coredns", "github.com/coredns/coredns@v1.15.0", 1100, 3 * GIB
 HELM = Program("helm", "helm.sh/helm/v4/cmd/helm@v4.2.4", 700, 2 * GIB)
 
 
+@functools.cache
 def find_go() -> tuple[str, tuple[int, ...]] | None:
     """Path and version of Go, None without one."""
     go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
@@ -118,15 +123,19 @@ def need_go() -> tuple[str, tuple[int, ...]]:
     go = find_go()
     wanted = ".".join(map(str, GO_VERSION))
     if go is None:
-        raise ClusterError(f"Go {wanted} or newer is needed to build Kubernetes and is not on PATH; {how_to_get_go()}")
+        raise ClusterError(
+            f"Kubernetes is built with Go {wanted} or newer, which is not on PATH: `{how_to_get_go()}`"
+        )
     if go[1] < GO_VERSION:
         has = ".".join(map(str, go[1]))
-        raise ClusterError(f"{go[0]} is Go {has}, Kubernetes needs {wanted} or newer; {how_to_get_go()}")
+        raise ClusterError(f"{go[0]} is Go {has}, Kubernetes needs {wanted} or newer: `{how_to_get_go()}`")
     return go
 
 
 def how_to_get_go() -> str:
-    return "unpack a release of go.dev/dl into /usr/local and add /usr/local/go/bin to PATH"
+    """The official archive, unpacked to where `find_go` looks."""
+    system = ARCHITECTURES.get(platform.machine(), platform.machine())
+    return f"curl -fsSL https://go.dev/dl/go{GO_RELEASE}.linux-{system}.tar.gz | tar -xz -C /usr/local"
 
 
 def _build(program: Program, folder: Path, report: Report) -> Path:

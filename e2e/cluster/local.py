@@ -47,6 +47,7 @@ class LocalCluster(Cluster):
     def up(self) -> None:
         doctor.need_root()
         doctor.install_missing(self.yes, self.report)
+        doctor.need_disk(self.layout.disks)
         with locks.hold(self.layout.lock, self.report):
             binary = build.build(build.KUBERNETES, self.report)
             archives = [built_archive(program, self.report) for program in (build.PAUSE, build.COREDNS)]

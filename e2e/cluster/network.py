@@ -121,7 +121,8 @@ def destroy(layout: Layout) -> None:
             run(["ip", "netns", "del", name])
     if Path(f"/sys/class/net/{layout.host_device}").exists():
         run(["ip", "link", "del", layout.host_device], check=False)  # it may vanish with its peer meanwhile
-    if NAMESPACES.is_mount() and not any(NAMESPACES.iterdir()):
+    mounted = f" {NAMESPACES} " in Path("/proc/self/mounts").read_text()
+    if mounted and not any(NAMESPACES.iterdir()):
         run(["umount", str(NAMESPACES)], check=False)  # iproute2 mounts it with the first namespace
     if Path(f"/sys/class/net/{layout.host_device}").exists():
         raise ClusterError(f"the device {layout.host_device} cannot be removed; see `ip link show`")
