@@ -43,11 +43,11 @@ async def build_generation(
     if isinstance(body, ChatRequest):
         check_messages(body.messages)
         prompt_ids = await tokenise_messages(body.messages, tokenizer)
-        asked = body.max_completion_tokens or body.max_tokens
+        asked, default = body.max_completion_tokens or body.max_tokens, None
     else:
         prompt_ids = await tokenise_prompt(body.prompt, tokenizer)
-        asked = body.max_tokens or COMPLETION_MAX_TOKENS
-    max_tokens = fit_output(len(prompt_ids), asked, max_context_tokens)
+        asked, default = body.max_tokens, COMPLETION_MAX_TOKENS
+    max_tokens = fit_output(len(prompt_ids), asked, default, max_context_tokens)
     temperature = CHAT_TEMPERATURE if body.temperature is None else body.temperature
     sampling = Sampling(
         max_tokens=max_tokens,
@@ -60,12 +60,15 @@ async def build_generation(
     return Generation(prompt_ids, sampling, body.stops())
 
 
-def fit_output(prompt_tokens: int, asked: int | None, max_context_tokens: int | None) -> int:
-    """Output tokens to allow. Raises ApiError when prompt and output do not fit the context."""
+def fit_output(prompt_tokens: int, asked: int | None, default: int | None, max_context_tokens: int | None) -> int:
+    """Output tokens to allow; `default` (None: all there is) yields to a smaller context, what is asked for does not.
+
+    Raises ApiError when prompt and output do not fit the context.
+    """
     if prompt_tokens == 0:
         raise bad_request("the prompt is empty; at least one token is needed", "prompt")
     if max_context_tokens is None:
-        return asked or UNKNOWN_CONTEXT_MAX_TOKENS
+        return asked or default or UNKNOWN_CONTEXT_MAX_TOKENS
     room = max_context_tokens - prompt_tokens
     if room < (asked or 1):
         output = f" and {asked} for the answer" if asked else ", which leaves none for the answer"
@@ -74,7 +77,7 @@ def fit_output(prompt_tokens: int, asked: int | None, max_context_tokens: int | 
             "shorten the prompt or lower max_tokens",
             code="context_length_exceeded",
         )
-    return asked or room
+    return asked or min(default or room, room)
 
 
 def check_messages(messages: list[dict[str, Any]]) -> None:

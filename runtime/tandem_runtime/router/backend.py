@@ -25,6 +25,9 @@ from tandem_runtime.router.flight import Flight
 from tandem_runtime.router.link import PodLink
 from tandem_runtime.router.settings import RouterSettings
 
+TURNED_AWAY = frozenset({"overloaded", "draining"})
+"""Reasons of pods that did not begin: the request goes back to the queue, as long as its timeout allows."""
+
 
 class RouterBackend:
     """The front's Backend. Runs on one event loop; `clock` is monotonic seconds."""
@@ -180,8 +183,9 @@ class RouterBackend:
         flight.attempt += 1
         flight.retries.append(why)
         self.retries[kind] += 1
-        if flight.attempt >= self._settings.max_attempts:
-            flight.fail("attempts_exhausted", f"{flight.attempt} pods failed this request; the last: {why}")
+        flight.failures += kind not in TURNED_AWAY
+        if flight.failures >= self._settings.max_attempts:
+            flight.fail("attempts_exhausted", f"{flight.failures} attempts failed; the last: {why}")
             return
         if len(flight.emitted_ids) >= flight.submit.sampling.max_tokens:
             # The pod went between its last token and its goodbye: nothing is left to compute.

@@ -24,6 +24,9 @@ class Flight:
     deadline: float
     events: asyncio.Queue[Delta | Failed] = field(default_factory=asyncio.Queue)
     attempt: int = 0
+    """Goes up with each pod it is sent to after the first."""
+    failures: int = 0
+    """Attempts that failed while pods worked on it; being turned away does not count."""
     emitted_ids: list[int] = field(default_factory=list)
     """Output tokens that were handed to the front, in order, over all attempts."""
     link: PodLink | None = None

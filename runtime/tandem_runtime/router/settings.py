@@ -38,7 +38,7 @@ class RouterSettings:
     limits: QueueLimits = field(default_factory=QueueLimits)
     links: LinkSettings = field(default_factory=LinkSettings)
     max_attempts: int = 5
-    """Pods that one request may outlive; a request that kills every pod must not go round for ever."""
+    """Failures that one request may outlive; a request that kills every pod must not go round for ever."""
     retry_pause_seconds: float = 0.5
     """Before a request goes to a pod that just failed it, when no other is there."""
     watch_seconds: float = 1.0

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tandem_runtime.openai.errors import ApiError
+from tandem_runtime.openai.schemas import NEUTRAL, ChatRequest, CompletionRequest, parse_body
 
 from tests.runtime.openai.local import running_front
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-10, 1 << 62) | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
 USER = {"role": "user", "content": "hi"}
 
 
@@ -94,6 +105,8 @@ async def test_a_prompt_beyond_the_context_is_refused_with_the_numbers() -> None
             assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
         assert "200 tokens, but the prompt has 101 and 100 for the answer" in answer["error"]["message"]
         assert (await local.complete(prompt="x" * 100, max_tokens=99))[0] == 200
+        assert (await local.complete(prompt="x" * 194))[0] == 200
+        assert local.backend.submits[-1].sampling.max_tokens == 5  # the default yields, what is asked for does not
 
 
 async def test_a_body_beyond_the_limit_is_413_in_the_same_form() -> None:
@@ -112,3 +125,12 @@ async def test_unknown_paths_wrong_methods_and_odd_timeouts_answer_in_the_same_f
             status, answer, _ = await local.post("/v1/completions", {}, **{"x-tandem-timeout-ms": value})
             assert status == 400
             assert "x-tandem-timeout-ms" in answer["error"]["message"]
+
+
+@given(st.dictionaries(st.sampled_from([*CompletionRequest.__struct_fields__, *NEUTRAL, "x"]), JSON))
+def test_no_body_raises_anything_but_an_error_for_the_client(fields: dict[str, Any]) -> None:
+    for kind in (CompletionRequest, ChatRequest):
+        with suppress(ApiError):
+            parse_body(msgspec.json.encode(fields), kind).stops()
+        with suppress(ApiError):
+            parse_body(msgspec.json.encode(fields)[:-1], kind)

@@ -96,6 +96,20 @@ async def test_a_request_that_fails_everywhere_ends_after_a_bounded_number_of_at
     assert [submit.attempt for submit in pod.submits] == [0, 1, 2]
 
 
+async def test_being_turned_away_is_no_failure_the_request_waits_until_it_is_taken() -> None:
+    turned_away = 0
+
+    def full_at_first(submit: wire.Submit) -> wire.Failed | None:
+        nonlocal turned_away
+        turned_away += 1
+        if turned_away > 6:
+            return None
+        return wire.Failed(submit.id, submit.attempt, "overloaded", "full", retryable=True)
+
+    async with running_router(FakePod("a", fail=full_at_first), max_attempts=2) as router:
+        assert (await router.complete())[1]["choices"][0]["text"] == expected_text("hello", 20)
+
+
 async def test_requests_are_held_until_a_pod_is_ready() -> None:
     pod = FakePod("d0", ready=False)
     async with running_router(pod) as router:
@@ -169,7 +183,9 @@ async def test_pods_that_leave_the_file_finish_their_requests_and_new_ones_are_f
         assert await stream == expected_text("hello", 40)
         await first.kill()
         await eventually(lambda: len(router.app.backend.links) == 1)
-        router.file.write_text("{broken")
+        for broken in ("{broken", '{"pods": [{"pod": "x", "address": "1.2.3.4:x", "role": "", "revision": ""}]}'):
+            router.file.write_text(broken)
+            await asyncio.sleep(0.1)
         assert (await router.complete())[0] == 200
         await second.kill()
 
