@@ -65,7 +65,11 @@ SNAPSHOTS = st.builds(
 )
 
 
-@given(st.lists(SNAPSHOTS, max_size=8), st.integers(1, 600), st.frozensets(st.sampled_from("abcdef")))
+@given(
+    st.lists(SNAPSHOTS, max_size=8, unique_by=lambda each: each.pod),
+    st.integers(1, 600),
+    st.frozensets(st.sampled_from("abcdef")),
+)
 def test_a_choice_is_always_allowed_and_only_made_where_none_better_stands(
     pods: list[PodSnapshot], tokens: int, avoid: frozenset[str]
 ) -> None:
