@@ -123,9 +123,7 @@ def need_go() -> tuple[str, tuple[int, ...]]:
     go = find_go()
     wanted = ".".join(map(str, GO_VERSION))
     if go is None:
-        raise ClusterError(
-            f"Kubernetes is built with Go {wanted} or newer, which is not on PATH: `{how_to_get_go()}`"
-        )
+        raise ClusterError(f"Kubernetes is built with Go {wanted} or newer, which is not on PATH: `{how_to_get_go()}`")
     if go[1] < GO_VERSION:
         has = ".".join(map(str, go[1]))
         raise ClusterError(f"{go[0]} is Go {has}, Kubernetes needs {wanted} or newer: `{how_to_get_go()}`")

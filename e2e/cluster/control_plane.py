@@ -26,7 +26,7 @@ CLIENTS = {  # kubeconfig (and certificate) -> who it is
     "kube-proxy": Subject("system:kube-proxy"),
 }
 # Who did what, for pods only: tests prove with it that the operator needs exactly the rights that it has.
-AUDIT_POLICY = {
+AUDIT_POLICY: dict[str, Any] = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
     "omitStages": ["RequestReceived"],

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 from e2e.cluster import build, cgroups, control_plane, dns, doctor, locks, network
 from e2e.cluster.api import wait_until
@@ -26,7 +23,6 @@ from e2e.cluster.processes import find_in_network
 from e2e.cluster.state import State
 
 ACCOUNT_SECONDS = 60.0
-T = TypeVar("T")
 
 
 class LocalCluster(Cluster):
@@ -155,10 +151,12 @@ class LocalCluster(Cluster):
             for name, archive in archives:
                 load_everywhere([Node(layout, state, node)], name, archive)
 
-        with _in_parallel(prepare, self._wanted):  # meanwhile the API server starts
+        with ThreadPoolExecutor(max_workers=len(self._wanted)) as pool:
+            prepared = pool.map(prepare, self._wanted)  # meanwhile the API server starts
             control_plane.wait_ready(layout, state, api)
             self.report("API server ready")
             control_plane.start(layout, state, binary, "kube-controller-manager", "kube-scheduler")
+            list(prepared)  # raises what went wrong
         for node in self._wanted:
             Node(layout, state, node).start_agents(binary)
         self._remove_surplus(state)
@@ -243,13 +241,3 @@ class LocalCluster(Cluster):
 
     def _binary(self) -> Path:
         return build.build(build.KUBERNETES, self.report)
-
-
-@contextmanager
-def _in_parallel(work: Callable[[T], None], items: list[T]) -> Iterator[None]:
-    """Do `work` for every item while the block runs; errors of both come out at its end."""
-    with ThreadPoolExecutor(max_workers=len(items)) as pool:
-        done = [pool.submit(work, item) for item in items]
-        yield
-        for one in done:
-            one.result()

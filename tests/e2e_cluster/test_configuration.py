@@ -61,7 +61,7 @@ def test_the_files_of_a_node_can_be_parsed(layout: Layout) -> None:
 
 
 def test_the_audit_log_shows_pods_but_not_the_control_plane() -> None:
-    levels = [(rule["level"], rule.get("userGroups")) for rule in control_plane.AUDIT_POLICY["rules"]]  # type: ignore[attr-defined]
+    levels = [(rule["level"], rule.get("userGroups")) for rule in control_plane.AUDIT_POLICY["rules"]]
     assert levels == [
         ("None", ["system:serviceaccounts:kube-system"]),
         ("Metadata", ["system:serviceaccounts"]),
