@@ -18,6 +18,9 @@ class RenderSettings:
     termination_grace_seconds: int = 120
     """Upper bound for answers in flight to finish or to move; an idle pod is gone in a second."""
 
+    drain_margin_seconds: int = 10
+    """The runtime ends its drain this long before it would be killed, to close its connections in order."""
+
     startup_period_seconds: int = 2
     """How soon a pod that has loaded its model is noticed."""
 

@@ -36,6 +36,7 @@ def router_deployment(infd: InferenceDeployment, revision: str, image: str, sett
         "--wait-for-pods", spec.wait_for_pods,
         "--http-port", str(HTTP_PORT),
         "--metrics-port", str(METRICS_PORT),
+        "--drain-timeout", drain_timeout(spec.template, settings),
     ]  # fmt: skip
     template = pod_template(
         labels=names.pod_labels(infd.name, "router", revision),
@@ -81,6 +82,7 @@ def pool_deployment(
         "--internal-port", str(INTERNAL_PORT),
         "--kv-port", str(KV_PORT),
         "--metrics-port", str(METRICS_PORT),
+        "--drain-timeout", drain_timeout(pool.template, settings),
     ]  # fmt: skip
     template = pod_template(
         labels=names.pod_labels(infd.name, role, revision),
@@ -104,6 +106,12 @@ def pool_deployment(
         template=override_template(template, pool.template, role),
         annotations={names.ANNOTATION_REVISION_INPUTS: inputs},
     )
+
+
+def drain_timeout(override: dict[str, Any], settings: RenderSettings) -> str:
+    """Follows the grace period, also that of a template override."""
+    grace = (override.get("spec") or {}).get("terminationGracePeriodSeconds") or settings.termination_grace_seconds
+    return f"{max(int(grace) - settings.drain_margin_seconds, 1)}s"
 
 
 def _source(infd: InferenceDeployment, tokenizer_only: bool) -> ModelSource | None:

@@ -43,7 +43,7 @@ CRASHED = {"waiting": {"reason": "CrashLoopBackOff"}}
         ),
         (
             {"containerStatuses": [container({"waiting": {"reason": "CreateContainerConfigError", "message": "no x"}})]},
-            "PodConfigError", "cannot start: no x; see kubectl describe pod p-1",
+            "PodConfigError", "cannot start: no x; see kubectl describe",
         ),
         (
             {"containerStatuses": [container(CRASHED, {"exitCode": 3, "message": "no tensor x"}, restartCount=3)]},

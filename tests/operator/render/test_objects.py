@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import itertools
 import json
 from typing import Any
@@ -14,23 +16,12 @@ from tandem_operator.api.deployment import InferenceDeployment, parse_deployment
 from tandem_operator.config import RenderSettings
 from tandem_operator.render.network import token_secret
 from tandem_operator.render.objects import render
+from tandem_runtime.__main__ import COMMANDS
 from tandem_runtime.contracts.endpoints import read_endpoints
 
 from tests.operator.builders import body, deployment, emulated_body
 from tests.operator.pod_security import violations
 
-FLAGS = {
-    "prefill": {
-        "--model", "--executor", "--coefficients", "--max-context-tokens", "--deterministic", "--dtype", "--pod-name",
-        "--address", "--revision", "--token-file", "--bind", "--internal-port", "--kv-port", "--metrics-port",
-    },
-    "router": {
-        "--endpoints", "--model-name", "--model", "--revision", "--token-file", "--wait-for-pods",
-        "--max-context-tokens", "--bind", "--http-port", "--metrics-port",
-    },
-    "fetch": {"--to", "--only"},
-}  # fmt: skip
-FLAGS["decode"] = FLAGS["prefill"]
 URIS = ["file:///models/tiny", "hf://org/repo@main", "https://host/folder/", "pvc://claim/a/b"]
 
 specs = st.fixed_dictionaries(
@@ -60,6 +51,14 @@ def pods(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [o["spec"]["template"]["spec"] for o in objects if o["kind"] == "Deployment"]
 
 
+def parse_command_line(arguments: list[str]) -> argparse.Namespace:
+    """With the runtime's own parser, which exits at a flag or value that it does not take."""
+    parser = argparse.ArgumentParser()
+    role = parser.add_subparsers(dest="role").add_parser(arguments[0])
+    importlib.import_module(COMMANDS[arguments[0]].module).add_arguments(role)
+    return parser.parse_args(arguments)
+
+
 def options(arguments: list[str]) -> dict[str, str]:
     return {flag: value for flag, value in itertools.pairwise(arguments) if flag.startswith("--")}
 
@@ -86,9 +85,7 @@ def test_every_rendered_pod_is_restricted_and_every_flag_is_documented(
         assert pod["automountServiceAccountToken"] is False
         for container in [*pod["containers"], *pod["initContainers"]]:
             assert container["command"] == ["tandem-runtime"]
-            role, *rest = container["args"]
-            assert {flag for flag in rest if flag.startswith("--")} <= FLAGS[role]
-            assert all(isinstance(argument, str) for argument in rest)
+            assert parse_command_line(container["args"]).role == container["args"][0]
 
 
 @settings(max_examples=25, deadline=None)
@@ -134,6 +131,7 @@ def test_a_prefill_pod_gets_the_command_line_of_the_contract() -> None:
         "--address", "$(POD_IP)",
         "--revision", "0123abcd", "--token-file", "/etc/tandem/token/token",
         "--internal-port", "8001", "--kv-port", "8002", "--metrics-port", "9090",
+        "--drain-timeout", "110s",
     ]  # fmt: skip
     ports = {port["name"]: port["containerPort"] for port in pod["containers"][0]["ports"]}
     assert ports == {"internal": 8001, "kv": 8002, "metrics": 9090}
@@ -204,3 +202,10 @@ def test_a_model_pod_starts_when_it_is_ready_and_a_router_when_it_runs() -> None
         container = objects[name]["spec"]["template"]["spec"]["containers"][0]
         assert container["startupProbe"]["httpGet"]["path"] == path
         assert container["startupProbe"]["failureThreshold"] * container["startupProbe"]["periodSeconds"] >= 1800
+
+
+def test_the_drain_ends_before_the_grace_period() -> None:
+    objects = by_name(deployment(decode={"template": {"spec": {"terminationGracePeriodSeconds": 600}}}))
+    for name, want in (("decode-0123abcd", "590s"), ("prefill-0123abcd", "110s"), ("router", "110s")):
+        arguments = objects[f"Deployment/chat-{name}"]["spec"]["template"]["spec"]["containers"][0]["args"]
+        assert options(arguments)["--drain-timeout"] == want
