@@ -27,6 +27,7 @@ def container(
     }
 
 
+UNCONFIGURED = {"waiting": {"reason": "CreateContainerConfigError", "message": "no x"}}
 CRASHED = {"waiting": {"reason": "CrashLoopBackOff"}}
 
 
@@ -42,7 +43,7 @@ CRASHED = {"waiting": {"reason": "CrashLoopBackOff"}}
             "ImageMissing", "cannot get image image:1: not present; correct spec.runtime.image",
         ),
         (
-            {"containerStatuses": [container({"waiting": {"reason": "CreateContainerConfigError", "message": "no x"}})]},
+            {"containerStatuses": [container(UNCONFIGURED)]},
             "PodConfigError", "cannot start: no x; see kubectl describe",
         ),
         (
