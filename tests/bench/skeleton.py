@@ -6,14 +6,14 @@ Without a cluster it measures the same runtime as local processes and says what 
 from __future__ import annotations
 
 import argparse
-import json
+import signal
 import sys
 import time
 from pathlib import Path
 
 from e2e.cluster import Cluster, ClusterError, open_cluster
 from e2e.images.build import build_images
-from e2e.stack import OPERATOR_IMAGE, ROOT, RUNTIME_IMAGE, SYSTEM_NAMESPACE, Stack, TooSlow, wait_until
+from e2e.stack import OPERATOR_IMAGE, ROOT, RUNTIME_IMAGE, SYSTEM_NAMESPACE, Stack, TooSlow
 from tests.bench.report import Report
 from tests.bench.stages.processes import (
     first_token_seconds,
@@ -99,24 +99,15 @@ def measure_fleets(report: Report, stack: Stack) -> None:
 
 
 def add_pod_memory(report: Report, stack: Stack, section: str, role: str, namespace: str, pod: str) -> None:
-    """RSS (anonymous memory of its cgroup) as its kubelet says it; no agent has to be installed for that."""
-
-    def probe() -> int:
-        node = stack.get("pod", pod, namespace)["spec"]["nodeName"]
-        summary = json.loads(stack.cluster.kubectl("get", "--raw", f"/api/v1/nodes/{node}/proxy/stats/summary"))
-        found = [
-            entry
-            for entry in summary["pods"]
-            if entry["podRef"] == {**entry["podRef"], "name": pod, "namespace": namespace}
-        ]
-        return sum([container["memory"]["rssBytes"] for container in found[0]["containers"]]) if found else 0
-
+    """VmRSS of the container's first process, read inside of it: the same figure as for local processes."""
+    read = "print(open('/proc/1/status').read())"
     try:
-        rss_bytes = wait_until(f"memory of {pod}", 30, probe, every_seconds=2)
-    except TooSlow as error:
+        status = stack.cluster.kubectl("exec", "--namespace", namespace, pod, "--", "python3", "-c", read)
+    except ClusterError as error:
         report.leave_out(f"memory of {role} ({section})", str(error))
         return
-    report.add(section, f"{role}_rss_bytes", rss_bytes, "kubelet", memory_limit(section, role))
+    rss_bytes = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS:"))
+    report.add(section, f"{role}_rss_bytes", rss_bytes, "VmRSS", memory_limit(section, role))
 
 
 def measure_cluster(report: Report, options: argparse.Namespace) -> None:
@@ -165,20 +156,27 @@ def main(argv: list[str]) -> int:
     """Exit code: 0 also when the cluster was left out, 1 when a stage failed."""
     options = parse(argv)
     report = Report("skeleton")
-    code = 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was brought up goes down again
+    try:
+        return measure(report, options)
+    finally:
+        report.finish()
+
+
+def measure(report: Report, options: argparse.Namespace) -> int:
+    """All stages; returns the exit code."""
     measure_emulated_pod(report)
     for executor in ("emulated", "torch"):
         measure_processes(report, executor)
     if options.cluster == "processes":
         report.leave_out("cluster, images, chart, pods", "asked for local processes only")
-    else:
-        try:
-            measure_cluster(report, options)
-        except (ClusterError, TooSlow, RuntimeError, OSError) as error:
-            report.leave_out("what follows in the cluster", str(error))
-            code = 0 if options.cluster == "auto" and "no cluster can be had" in str(error) else 1
-    report.finish()
-    return code
+        return 0
+    try:
+        measure_cluster(report, options)
+    except (ClusterError, TooSlow, RuntimeError, OSError) as error:
+        report.leave_out("what follows in the cluster", str(error))
+        return 0 if options.cluster == "auto" and "no cluster can be had" in str(error) else 1
+    return 0
 
 
 if __name__ == "__main__":
