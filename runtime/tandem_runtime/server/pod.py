@@ -55,6 +55,7 @@ class Pod:
         self.touched: list[Session] = []
         self.changed = asyncio.Event()
         self._sessions: set[Session] = set()
+        self.sender.on_change = self.changed.set
         engine.after_batch.append(self._flush)
 
     @property

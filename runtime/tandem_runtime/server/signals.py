@@ -75,7 +75,6 @@ class Probes:
             "kv_total": state.kv_total_tokens,
             "max_sequences": pod.engine.capacity.max_sequences,
             "preemptions": engine.scheduler.counters.preempted,
-            "prefix_hits": 0,
             "loaded_s": self.loaded_seconds,
             "kv_tx_bytes": pod.sent.tx_bytes,
             "kv_rx_bytes": pod.received.rx_bytes,

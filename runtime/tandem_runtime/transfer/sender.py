@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -38,6 +39,8 @@ class KvSender:
     def __init__(self, identity: KvIdentity, stats: TransferStats, pace: LinkPace | None = None) -> None:
         self.identity, self.stats, self.pace = identity, stats, pace
         self.draining = False
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when a request is over: there is room again."""
         self.connections: set[SenderConnection] = set()
         self._server: asyncio.Server | None = None
 
@@ -222,6 +225,7 @@ class SenderConnection:
         transfer.computed.clear()
         self.outbound.pop((transfer.request.req, transfer.request.attempt), None)
         self._identity.engine.close(transfer.handle)
+        self._sender.on_change()
 
     async def _pump(self) -> None:
         """Sends what is computed and granted, one page of each request in turn."""

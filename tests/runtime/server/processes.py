@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import sys
 import time
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from tandem_runtime.contracts.pod_protocol import PrefillPeer
 
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 """Importing torch on a loaded machine takes that long at worst."""
 
 
@@ -100,6 +101,7 @@ async def start_pod(role: str, folder: Path, *flags: str) -> PodProcess:
         "tandem_runtime",
         role,
         *words,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

@@ -16,7 +16,7 @@ from tandem_runtime.contracts.pod_protocol import Delta
 from tandem_runtime.models.make_model import make_model
 
 from tests.runtime.server.pods import FAST, router, submit, until
-from tests.runtime.server.processes import end, pods, start_pod
+from tests.runtime.server.processes import START_SECONDS, end, pods, start_pod
 
 EMULATED = ("--executor", "emulated")
 PROMPT = "once upon a time there was a pod that computed prompts for another one " * 10
@@ -73,14 +73,17 @@ def test_an_emulated_pod_imports_neither_torch_nor_numpy_nor_an_http_framework()
     assert done.stdout.strip() == "[]"
 
 
-async def test_a_prefill_pod_killed_in_the_middle_of_a_transfer_costs_time_not_the_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
+async def test_a_prefill_pod_killed_or_frozen_in_the_middle_of_a_transfer_costs_time_not_the_answer(
+    tmp_path: Path, blow: signal.Signals
+) -> None:
     async with pods(tmp_path, *slow_link(tmp_path)) as (prefill, decode), router(decode.ports["internal"]) as client:
         want, _, _ = await client.answer(submit("alone", PROMPT, 20))
         client.send(submit("a", PROMPT, 20, prefill.peer))
         async with asyncio.timeout(20):
             while await decode.metric("tandem_kv_rx_frames_total") < 2:
                 await asyncio.sleep(0.02)
-        prefill.process.kill()
+        prefill.process.send_signal(blow)
         last = await client.ended("a")
         assert isinstance(last, Delta)
         assert [token for d in client.of("a") if isinstance(d, Delta) for token in d.ids] == want
@@ -122,7 +125,7 @@ async def test_a_pod_that_cannot_start_says_why_in_one_line(
 ) -> None:
     pod = await start_pod("decode", tmp_path, *flags)
     try:
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(START_SECONDS):
             assert await pod.process.wait() == code
         assert pod.process.stderr is not None
         [line] = (await pod.process.stderr.read()).decode().splitlines()
@@ -161,7 +164,7 @@ async def test_a_checkpoint_that_cannot_be_loaded_ends_the_pod_with_the_file_s_n
     weights.write_bytes(weights.read_bytes()[:100_000])
     pod = await start_pod("prefill", tmp_path, "--model", str(model))
     try:
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(START_SECONDS):
             assert await pod.process.wait() == 3
         said = (tmp_path / "prefill.termination").read_text()
         assert "model.safetensors" in said

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 
 import msgspec
 import pytest
-from tandem_runtime.contracts.pod_protocol import Delta, Failed, PrefillPeer
+from tandem_runtime.contracts.pod_protocol import Cancel, Delta, Failed, PrefillPeer
 from tandem_runtime.engine.emulated_executor import EmulatedExecutor
 from tandem_runtime.transfer.pace import LinkPace
 from tandem_runtime.transfer.sender import SenderConnection
@@ -235,3 +236,33 @@ async def test_a_pod_that_holds_wrong_kv_fails_the_request_rather_than_answer(mo
         assert (last.reason, last.retryable) == ("kv_corrupt", True)
         assert [d.ids for d in client.of("a") if isinstance(d, Delta)] in ([], [[(await expected())[0]]])
         await decode.idle()
+
+
+async def test_clients_that_leave_at_any_moment_lose_no_page_and_harm_no_other_answer() -> None:
+    prompts = [f"{number} {PROMPT[: 60 * (number % 8)]}" for number in range(40)]
+    chance = random.Random(7)
+    few = msgspec.structs.replace(FAST, kv_tokens=3200, max_sequences=8)
+    async with (
+        running_pod("prefill", coefficients=few, pace=LinkPace(0.0, 1e8, 64.0)) as prefill,
+        running_pod("decode", coefficients=few) as decode,
+        router(decode.internal_port) as client,
+    ):
+
+        async def visit(number: int, prompt: str) -> list[int]:
+            request = submit(f"r{number}", prompt, 20, prefill.peer)
+            await asyncio.sleep(chance.random() / 4)
+            if number % 2:
+                return (await client.answer(request))[0]
+            client.send(request)
+            await asyncio.sleep(chance.random() / 4)
+            client.send(Cancel(request.id, 0))
+            await client.ended(request.id)
+            return []
+
+        answers = await asyncio.gather(*(visit(number, prompt) for number, prompt in enumerate(prompts)))
+        await decode.idle()
+        await prefill.idle()
+        counters = decode.pod.engine.engine.scheduler.counters
+        assert counters.added == counters.finished + counters.aborted + counters.failed
+        for number in range(1, 40, 8):
+            assert answers[number] == (await client.answer(submit(f"s{number}", prompts[number], 20)))[0]
