@@ -6,9 +6,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from e2e.cluster import doctor
 from e2e.cluster.choice import KINDS, SUBNETS_VARIABLE, open_cluster
 from e2e.cluster.errors import ClusterError
@@ -98,6 +95,9 @@ def main(arguments: list[str]) -> int:
 
 def show_findings() -> int:
     """Print the table of `doctor`; 1 when something that a local cluster needs is missing."""
+    from rich.console import Console  # 0.1 s, which no other command needs
+    from rich.table import Table
+
     findings = doctor.examine()
     table = Table(title="what this machine has", title_justify="left")
     for column in ("what", "needed for", "found", "how to get it"):

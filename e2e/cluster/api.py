@@ -27,14 +27,25 @@ class Api:
 
     def get(self, path: str) -> str | None:
         """The body, or None when the server does not answer with 200 (yet)."""
-        connection = http.client.HTTPSConnection(self._host, self._port, timeout=REQUEST_SECONDS, context=self._context)
         try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            body = response.read().decode()
-            return body if response.status == 200 else None
+            status, body = self._request("GET", path)
+            return body if status == 200 else None
         except (OSError, http.client.HTTPException):
             return None
+
+    def apply(self, path: str, value: Mapping[str, Any]) -> None:
+        """Server-side apply of one object at its own path. Raises ClusterError with the server's words."""
+        query = f"{path}?fieldManager=tandem-cluster&force=true"
+        status, body = self._request("PATCH", query, json.dumps(value), "application/apply-patch+yaml")
+        if status not in (200, 201):
+            raise ClusterError(f"the API server refused {path} ({status}): {body}")
+
+    def _request(self, method: str, path: str, body: str = "", kind: str = "application/json") -> tuple[int, str]:
+        connection = http.client.HTTPSConnection(self._host, self._port, timeout=REQUEST_SECONDS, context=self._context)
+        try:
+            connection.request(method, path, body or None, {"Content-Type": kind})
+            response = connection.getresponse()
+            return response.status, response.read().decode()
         finally:
             connection.close()
 

@@ -10,7 +10,7 @@ from e2e.cluster import build, kind
 from e2e.cluster.backend import Cluster, Report, print_report
 from e2e.cluster.current import CurrentCluster, NoCluster
 from e2e.cluster.errors import ClusterError
-from e2e.cluster.layout import DEFAULT_NAME, DEFAULT_SUBNETS, Addresses, Layout
+from e2e.cluster.layout import DEFAULT_NAME, DEFAULT_SUBNETS, Layout
 from e2e.cluster.local import LocalCluster
 
 KINDS = ("auto", "kind", "local", "current")
@@ -38,7 +38,7 @@ def open_cluster(
         kubeconfig = Path(environment["KUBECONFIG"])
     if kind_name == "current" and kubeconfig is None:
         raise ClusterError("--cluster current needs --kubeconfig FILE or $KUBECONFIG: no cluster is taken by accident")
-    layout = Layout(name, addresses=Addresses.parse(environment.get(SUBNETS_VARIABLE) or DEFAULT_SUBNETS))
+    layout = Layout.find(name, environment.get(SUBNETS_VARIABLE) or DEFAULT_SUBNETS)
     reasons: list[str] = []
     if kind_name == "auto":
         kind_name, reasons = choose(kubeconfig, layout.run.is_dir(), kind.is_possible, os.geteuid() == 0, _can_build)

@@ -10,21 +10,16 @@ from typing import Any
 
 from e2e.cluster.api import Api, wait_until
 from e2e.cluster.errors import ClusterError
-from e2e.cluster.layout import Layout, node_index
+from e2e.cluster.layout import SUBNETS_FILE, Layout, node_index
 from e2e.cluster.network import NAMESPACES
 from e2e.cluster.node_config import CLUSTER_DOMAIN
-from e2e.cluster.pki import Authority, Subject
 from e2e.cluster.processes import spawn, tail
 from e2e.cluster.state import State
 
 PORT = 6443
 READY_SECONDS = 180.0  # 3 s on an idle machine; another job on both cores makes it ten times slower and more
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
-CLIENTS = {  # kubeconfig (and certificate) -> who it is
-    "kube-controller-manager": Subject("system:kube-controller-manager"),
-    "kube-scheduler": Subject("system:kube-scheduler"),
-    "kube-proxy": Subject("system:kube-proxy"),
-}
+CLIENTS = ("kube-controller-manager", "kube-scheduler", "kube-proxy")  # kubeconfig and certificate of each
 # Who did what, for pods only: tests prove with it that the operator needs exactly the rights that it has.
 AUDIT_POLICY: dict[str, Any] = {
     "apiVersion": "audit.k8s.io/v1",
@@ -40,6 +35,8 @@ AUDIT_POLICY: dict[str, Any] = {
 
 def write_files(layout: Layout) -> None:
     """Certificates, kubeconfigs and configuration files of the control plane."""
+    from e2e.cluster.pki import Authority, Subject  # 0.2 s, which most commands need not spend
+
     authority, addresses = Authority(layout.pki), layout.addresses
     service = "kubernetes.default.svc"
     names = ["localhost", "kubernetes", "kubernetes.default", service, f"{service}.{CLUSTER_DOMAIN}", "127.0.0.1"]
@@ -49,9 +46,10 @@ def write_files(layout: Layout) -> None:
     authority.issue("admin", Subject("kubernetes-admin", ["system:masters"]))
     authority.issue_token_key()
     _write_kubeconfig(layout, layout.kubeconfig, "admin")
-    for name, subject in CLIENTS.items():
-        authority.issue(name, subject)
+    for name in CLIENTS:
+        authority.issue(name, Subject(f"system:{name}"))
         _write_kubeconfig(layout, layout.run / f"{name}.conf", name)
+    (layout.run / SUBNETS_FILE).write_text(addresses.text)
     (layout.run / "resolv.conf").write_text("")  # of pods with dnsPolicy Default: nothing outside is resolved
     (layout.run / "audit-policy.json").write_text(json.dumps(AUDIT_POLICY))
     scheduler = {
@@ -65,6 +63,8 @@ def write_files(layout: Layout) -> None:
 
 def write_node_credentials(layout: Layout, node: str) -> None:
     """Certificate (server and client) and kubeconfig of a node's kubelet."""
+    from e2e.cluster.pki import Authority, Subject
+
     names = [node, "127.0.0.1", str(layout.addresses.node(node_index(node)))]
     Authority(layout.pki).issue(node, Subject(f"system:node:{node}", ["system:nodes"], names))
     layout.node_run(node).mkdir(parents=True, exist_ok=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from e2e.cluster.api import Api, wait_until
-from e2e.cluster.backend import Cluster
 
 MANIFEST = Path(__file__).parent / "manifests" / "coredns.yaml"
 DEPLOYMENT = "/apis/apps/v1/namespaces/kube-system/deployments/coredns"
@@ -18,12 +21,20 @@ def render(address: IPv4Address, nodes: int) -> str:
     return MANIFEST.read_text().replace("ADDRESS", str(address)).replace("REPLICAS", str(min(nodes, 2)))
 
 
-def apply(cluster: Cluster, api: Api, address: IPv4Address, nodes: int) -> None:
+def object_path(value: Mapping[str, Any]) -> str:
+    """Where the API server keeps one of the manifest's objects."""
+    group, kind, metadata = value["apiVersion"], value["kind"].lower() + "s", value["metadata"]
+    space = f"namespaces/{metadata['namespace']}/" if "namespace" in metadata else ""
+    return f"/{'apis' if '/' in group else 'api'}/{group}/{space}{kind}/{metadata['name']}"
+
+
+def apply(api: Api, address: IPv4Address, nodes: int) -> None:
     """Raises ClusterError."""
     wait_until(
         lambda: api.get("/api/v1/namespaces/kube-system") is not None, "the namespace kube-system is missing", 60.0
     )
-    cluster.kubectl("apply", "--server-side", "--force-conflicts", "--filename=-", input=render(address, nodes))
+    for value in yaml.safe_load_all(render(address, nodes)):
+        api.apply(object_path(value), value)
 
 
 def wait_ready(api: Api) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -15,6 +15,8 @@ DEFAULT_NAME = "tandem"
 MAX_NODES = 9  # node addresses end in .10 to .18; nine kubelets are more than two cores can feed
 # Chosen away from what Docker, kind, minikube, cloud VPCs and home routers use by default.
 DEFAULT_SUBNETS = "10.20.0.0/24,10.245.0.0/16,10.97.0.0/16"
+RUNS = Path("/run/tandem")
+SUBNETS_FILE = "subnets"  # in the run folder: later commands need not be told again
 DEVICE_NAME_BYTES = 15  # limit of the kernel
 
 
@@ -47,6 +49,11 @@ class Addresses:
         return cls(machines, pods, services)
 
     @property
+    def text(self) -> str:
+        """What `parse` reads."""
+        return f"{self.machines},{self.pods},{self.services}"
+
+    @property
     def host(self) -> IPv4Address:
         """This machine, as the cluster sees it; webhooks of a test may listen here."""
         return self.machines[1]
@@ -77,7 +84,7 @@ class Layout:
 
     name: str
     cache: Path = field(default_factory=cache_folder)
-    runs: Path = Path("/run/tandem")
+    runs: Path = RUNS
     addresses: Addresses = field(default_factory=lambda: Addresses.parse(DEFAULT_SUBNETS))
 
     def __post_init__(self) -> None:
@@ -86,6 +93,13 @@ class Layout:
                 f"cluster name {self.name!r}: use 1 to 9 small letters and digits, a letter first "
                 f"(network devices are named after it and may have {DEVICE_NAME_BYTES} bytes)"
             )
+
+    @classmethod
+    def find(cls, name: str, subnets: str, runs: Path = RUNS) -> Layout:
+        """The layout of `name` with the addresses of the cluster that exists, or else with `subnets`."""
+        layout = cls(name, runs=runs, addresses=Addresses.parse(subnets))
+        file = layout.run / SUBNETS_FILE
+        return replace(layout, addresses=Addresses.parse(file.read_text())) if file.is_file() else layout
 
     @property
     def run(self) -> Path:

@@ -161,7 +161,7 @@ class LocalCluster(Cluster):
             Node(layout, state, node).start_agents(binary)
         self._remove_surplus(state)
         network.route_services(layout, self._wanted[0])
-        dns.apply(self, api, layout.addresses.dns_service, len(self._wanted))
+        dns.apply(api, layout.addresses.dns_service, len(self._wanted))
         for node in self._wanted:
             Node(layout, state, node).wait_ready(api)
         self.report(f"nodes Ready: {', '.join(self._wanted)}")

@@ -76,6 +76,13 @@ def test_dns_survives_the_loss_of_a_node_when_there_are_two(nodes: int, replicas
     assert documents["Service"]["spec"]["clusterIP"] == "10.97.0.10"
 
 
+def test_objects_of_the_manifest_have_the_paths_of_the_api() -> None:
+    paths = [dns.object_path(one) for one in yaml.safe_load_all(dns.render(IPv4Address("10.97.0.10"), 1))]
+    assert "/apis/rbac.authorization.k8s.io/v1/clusterroles/tandem-local:coredns" in paths
+    assert "/api/v1/namespaces/kube-system/configmaps/coredns" in paths
+    assert dns.DEPLOYMENT in paths
+
+
 def test_only_a_heartbeat_after_the_start_proves_a_node_ready() -> None:
     condition = {"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:10Z"}
     node = {"status": {"conditions": [condition]}}

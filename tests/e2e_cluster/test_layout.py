@@ -11,6 +11,7 @@ from e2e.cluster.layout import (
     DEFAULT_SUBNETS,
     DEVICE_NAME_BYTES,
     MAX_NODES,
+    SUBNETS_FILE,
     Addresses,
     Layout,
     cache_folder,
@@ -42,6 +43,14 @@ def test_every_node_has_an_address_and_pods_of_its_own() -> None:
 def test_unusable_subnets_are_refused_with_the_reason(text: str, reason: str) -> None:
     with pytest.raises(ClusterError, match=reason):
         Addresses.parse(text)
+
+
+def test_later_commands_find_the_addresses_of_the_cluster_that_exists(tmp_path: Path) -> None:
+    assert Layout.find("tandem", DEFAULT_SUBNETS, tmp_path).addresses == ADDRESSES
+    other = "10.30.0.0/24,10.31.0.0/16,10.32.0.0/16"
+    (tmp_path / "tandem").mkdir()
+    (tmp_path / "tandem" / SUBNETS_FILE).write_text(Addresses.parse(other).text)
+    assert Layout.find("tandem", DEFAULT_SUBNETS, tmp_path).addresses.text == other
 
 
 def test_names_of_devices_fit_the_kernel() -> None:
