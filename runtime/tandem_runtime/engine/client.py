@@ -11,9 +11,9 @@ from tandem_runtime.contracts.hashing import prompt_digest
 from tandem_runtime.contracts.sampling import Sampling
 from tandem_runtime.engine.events import Abort, Add, Broken, Command, Event, Finished, Reason
 from tandem_runtime.engine.executor import Capacity, Executor
+from tandem_runtime.engine.limits import SchedulerSettings
 from tandem_runtime.engine.loop import Engine
 from tandem_runtime.engine.request import Request
-from tandem_runtime.engine.scheduler import SchedulerSettings
 
 log = logging.getLogger(__name__)
 

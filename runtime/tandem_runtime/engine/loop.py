@@ -26,8 +26,9 @@ from tandem_runtime.engine.events import (
     RemotePage,
 )
 from tandem_runtime.engine.executor import Capacity, Executor, SequenceError
+from tandem_runtime.engine.limits import SchedulerSettings
 from tandem_runtime.engine.request import Phase, Request
-from tandem_runtime.engine.scheduler import Scheduler, SchedulerSettings, Work
+from tandem_runtime.engine.scheduler import Scheduler, Work
 
 log = logging.getLogger(__name__)
 

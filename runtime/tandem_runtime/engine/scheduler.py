@@ -12,27 +12,8 @@ from dataclasses import dataclass
 from tandem_runtime.engine.blocks import BlockPool
 from tandem_runtime.engine.events import Broken, Event, Finished, Output, PrefillDone, Reason, RemoteAbandoned, Reserved
 from tandem_runtime.engine.executor import Capacity, Plan, SequenceStep, StepResult
+from tandem_runtime.engine.limits import SchedulerSettings, refusal
 from tandem_runtime.engine.request import Phase, Request, page_count
-
-
-@dataclass(frozen=True, slots=True)
-class SchedulerSettings:
-    """Defaults hold for CPUs; larger devices take larger steps."""
-
-    step_tokens: int = 512
-    """Budget of one step: bounds the time that a prefill chunk adds between two tokens of the decoding requests."""
-    chunk_tokens: int = 256
-    """Fixed chunk in deterministic mode, so that the numbers do not depend on the rest of the batch."""
-    waiting_requests: int = 512
-    """Beyond that a request is refused as overloaded: the queue belongs into the router."""
-    waiting_tokens: int = 1 << 20
-    free_page_share: float = 0.01
-    """Kept free at admission, so that the running requests find a page for their next token."""
-    remote_kv_seconds: float = 30.0
-    """How long a request waits for another pod's KV before it computes its own."""
-    sending_seconds: float = 60.0
-    """How long computed pages wait for their receiver at most; one that is lost or gives up frees them at once."""
-    deterministic: bool = False
 
 
 @dataclass(slots=True)
@@ -95,31 +76,16 @@ class Scheduler:
         """Takes the request in, or refuses it at once when it can never be served or the queue is full."""
         self.counters.added += 1
         self.requests[request.handle] = request
-        refusal = self._refusal(request)
-        if refusal:
-            self.fail(request, *refusal)
+        queued = (self.waiting, self.waiting_tokens)
+        refused = refusal(request, self.capacity.vocab_size, self.context_tokens, queued, self.settings)
+        if refused:
+            self.fail(request, *refused)
         elif not request.handoff and request.output_tokens >= request.sampling.max_tokens:
             self._finish(request, "length")
         else:
             self._arrivals += 1
             request.order, request.since = self._arrivals, now
             insort(self._waiting, request, key=_order)
-
-    def _refusal(self, request: Request) -> tuple[Reason, str, bool] | None:
-        tokens, vocabulary = request.tokens, self.capacity.vocab_size
-        if not tokens or request.prompt_tokens < 1:
-            return Reason.INVALID, "the prompt has no tokens", False
-        if min(tokens) < 0 or max(tokens) >= vocabulary:
-            wrong = next(token for token in tokens if not 0 <= token < vocabulary)
-            return Reason.INVALID, f"token id {wrong} is not in the vocabulary of {vocabulary} tokens", False
-        if len(tokens) >= self.context_tokens:
-            text = f"{len(tokens)} tokens leave no room in the context of {self.context_tokens}; shorten the prompt"
-            return Reason.CONTEXT_LENGTH, text, False
-        limits = self.settings
-        if self.waiting >= limits.waiting_requests or self.waiting_tokens + len(tokens) > limits.waiting_tokens:
-            text = f"{self.waiting} requests with {self.waiting_tokens} tokens wait here already; try another pod"
-            return Reason.OVERLOADED, text, True
-        return None
 
     def abort(self, handle: int) -> None:
         """Ends a request without an event. Idempotent."""

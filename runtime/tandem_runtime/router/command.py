@@ -14,10 +14,10 @@ import msgspec
 import uvloop
 
 from tandem_runtime.contracts import names
+from tandem_runtime.contracts.durations import parse_duration
 from tandem_runtime.openai.front import FrontSettings
 from tandem_runtime.policy.queue import QueueLimits
 from tandem_runtime.router.app import Ports, PortTaken, RouterApp, serve
-from tandem_runtime.router.durations import parse_duration
 from tandem_runtime.router.settings import RouterSettings
 from tandem_runtime.telemetry.logs import configure_logging
 from tandem_runtime.text.tokenizer import TokenizerError, load_tokenizer

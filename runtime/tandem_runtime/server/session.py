@@ -11,7 +11,7 @@ from tandem_runtime.contracts.pod_protocol import Delta, Failed, Submit, Usage
 from tandem_runtime.contracts.sampling import Sampling
 from tandem_runtime.engine.events import Broken, Event, Finished, Output, Reason, RemoteAbandoned, Reserved
 from tandem_runtime.server.text_stream import TextStream
-from tandem_runtime.transfer.receiver import Inbound
+from tandem_runtime.transfer.inbound import Inbound
 
 if TYPE_CHECKING:
     from tandem_runtime.server.pod import Pod

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from tandem_runtime.contracts import names
 from tandem_runtime.contracts.coefficients import Coefficients, read_coefficients
+from tandem_runtime.contracts.durations import parse_duration
 from tandem_runtime.engine.executor import Executor, ModelError
-from tandem_runtime.engine.scheduler import SchedulerSettings
+from tandem_runtime.engine.limits import SchedulerSettings
 
 DEFAULT_COEFFICIENTS = "laptop"
 EMULATED_CONTEXT_TOKENS = 131072
@@ -97,7 +98,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--metrics-port", type=int, default=names.METRICS_PORT, metavar="PORT")
     add("--http-port", type=int, default=names.HTTP_PORT, metavar="PORT", help="both: the OpenAI API")
     add("--model-name", default="", metavar="NAME", help="both: the name clients use")
-    add("--drain-timeout", type=_seconds, default=DRAIN_SECONDS, metavar="30s", help="for running requests on SIGTERM")
+    add(
+        "--drain-timeout",
+        type=parse_duration,
+        default=DRAIN_SECONDS,
+        metavar="30s",
+        help="for running requests on SIGTERM",
+    )
     add("--termination-log", type=Path, default=Path(names.TERMINATION_LOG), metavar="FILE")
     add("--emulate-load", action="store_true", help="emulated: take as long to start as the coefficients say")
     add("--kv-scale", type=float, metavar="SHARE", help="emulated: share of the real KV bytes that is sent")
@@ -159,13 +166,3 @@ def _positive(words: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{words} must be at least 1")
     return value
-
-
-def _seconds(words: str) -> float:
-    """Seconds of "30", "30s", "500ms", "2m" or "1h"."""
-    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-    unit = next((name for name in units if words.endswith(name) and words[: -len(name)].replace(".", "").isdigit()), "")
-    try:
-        return float(words.removesuffix(unit) if unit else words) * units.get(unit, 1.0)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{words!r} is not a duration such as 30s or 2m") from None

@@ -7,43 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
 
 from tandem_runtime.contracts import kv_protocol as kv
 from tandem_runtime.contracts.framing import FrameError
-from tandem_runtime.contracts.pod_protocol import PrefillPeer
 from tandem_runtime.engine.events import RemoteCommit, RemoteFailed, RemotePage
 from tandem_runtime.transfer.identity import KvIdentity
+from tandem_runtime.transfer.inbound import Inbound, check_shape
 from tandem_runtime.transfer.wire import READ_LIMIT_BYTES, Channel, TransferStats, beat, checksum, mismatch
 
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 2.0
 """A pod that does not answer by then is gone or overloaded; the prompt is computed here."""
-
-
-@dataclass(slots=True, eq=False)
-class Inbound:
-    """One request whose KV is to come. `pages`: (page, generation) granted, in order of the sequence."""
-
-    handle: int
-    request: kv.Prefill
-    peer: PrefillPeer
-    pages: list[tuple[int, int]]
-    ordinals: dict[int, int] = field(default_factory=dict)
-    arrived: dict[int, set[int]] = field(default_factory=dict)
-    """Ordinal -> layers that are here."""
-    frames: int = 0
-    received_bytes: int = 0
-    ready: bool = False
-
-    def __post_init__(self) -> None:
-        self.ordinals = {page: ordinal for ordinal, (page, _) in enumerate(self.pages)}
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """As messages name it."""
-        return self.request.req, self.request.attempt
 
 
 class KvReceiver:
@@ -231,22 +206,12 @@ class ReceiverLink:
 
     async def _take_frame(self, channel: Channel, frame: kv.Frame) -> None:
         """The header decides whether the payload is taken at all; the checksum whether the page is used."""
-        layout, layers = self._identity.hello.layout, frame.layer_end - frame.layer_first
-        if not 0 <= frame.layer_first < frame.layer_end <= layout.layers:
-            raise FrameError(f"layers {frame.layer_first} to {frame.layer_end} of a model with {layout.layers}")
-        if frame.len * layout.layers != layout.page_bytes * layers:
-            raise FrameError(f"{frame.len} bytes for {layers} of {layout.layers} layers of {layout.page_bytes} bytes")
+        check_shape(frame, self._identity.hello.layout)
         self._stats.rx_bytes += frame.len
         self._stats.rx_frames += 1
         transfer = self._inbound.get((frame.req, frame.attempt))
-        ordinal = None if transfer is None else transfer.ordinals.get(frame.page)
-        if (
-            transfer is None
-            or ordinal is None
-            or ordinal >= len(transfer.pages)
-            or frame.incarnation != self._identity.incarnation
-            or (frame.page, frame.generation) != transfer.pages[ordinal]
-        ):
+        ordinal = None if transfer is None else transfer.place(frame, self._identity.incarnation)
+        if transfer is None or ordinal is None:
             self._stats.frames_stale += 1
             await channel.discard()
             return
@@ -258,32 +223,18 @@ class ReceiverLink:
             self._stats.crc_errors += 1
             self._fail(transfer, "crc", tell=f"page {frame.page} arrived damaged")
             return
-        transfer.frames += 1
-        transfer.received_bytes += len(payload)
-        transfer.arrived.setdefault(ordinal, set()).update(range(frame.layer_first, frame.layer_end))
+        transfer.count(frame, ordinal)
         place = (ordinal, frame.generation, frame.layer_first, frame.layer_end)
         self._identity.engine.send(RemotePage(transfer.handle, *place, payload))
 
     def _commit(self, channel: Channel, transfer: Inbound, message: kv.Commit) -> None:
-        problem = self._incomplete(transfer, message)
+        problem = transfer.incomplete(message, self._identity)
         if problem:
             self._fail(transfer, "incomplete", tell=problem)
             return
         channel.send(kv.Ack(*transfer.key))
         self.forget(transfer)
         self._receiver.completed(transfer, message)
-
-    def _incomplete(self, transfer: Inbound, message: kv.Commit) -> str:
-        layers = set(range(self._identity.hello.layout.layers))
-        tokens = transfer.request.tokens
-        missing = [n for n in range(len(transfer.pages)) if transfer.arrived.get(n) != layers]
-        if missing or message.frames_sent != transfer.frames:
-            return f"{transfer.frames} of {message.frames_sent} frames came, pages {missing[:8]} are not complete"
-        if message.n_tokens != len(tokens):
-            return f"KV of {message.n_tokens} tokens came for {len(tokens)}"
-        if message.chain_hash != self._identity.chain_hash(tokens, transfer.request.salt):
-            return "the KV is of other tokens (chain hash differs)"
-        return ""
 
 
 class Rejected(Exception):

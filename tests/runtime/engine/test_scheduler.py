@@ -12,8 +12,9 @@ from tandem_runtime.contracts.kv_protocol import Layout
 from tandem_runtime.contracts.sampling import Sampling
 from tandem_runtime.engine.events import Broken, Event, Finished, Output, PrefillDone, Reason, RemoteAbandoned, Reserved
 from tandem_runtime.engine.executor import Capacity, StepResult
+from tandem_runtime.engine.limits import SchedulerSettings
 from tandem_runtime.engine.request import Phase, Request
-from tandem_runtime.engine.scheduler import Scheduler, SchedulerSettings, Work
+from tandem_runtime.engine.scheduler import Scheduler, Work
 
 EOS = 99
 CAPACITY = Capacity(

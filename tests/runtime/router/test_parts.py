@@ -8,10 +8,10 @@ from contextlib import suppress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tandem_runtime.contracts.durations import parse_duration
 from tandem_runtime.contracts.framing import FrameError, pack
 from tandem_runtime.openai.record import RequestRecord
 from tandem_runtime.router.counters import TPOT_EDGES_SECONDS, TTFT_EDGES_SECONDS, Counters, Histogram
-from tandem_runtime.router.durations import parse_duration
 from tandem_runtime.router.frames import FrameParser
 
 

@@ -16,7 +16,7 @@ from tandem_runtime.contracts.sampling import Sampling
 from tandem_runtime.engine.client import EngineClient
 from tandem_runtime.engine.emulated_executor import EmulatedExecutor
 from tandem_runtime.engine.executor import Executor
-from tandem_runtime.engine.scheduler import SchedulerSettings
+from tandem_runtime.engine.limits import SchedulerSettings
 from tandem_runtime.server.internal_port import InternalPort
 from tandem_runtime.server.pod import Pod, PodIdentity
 from tandem_runtime.text.byte_tokenizer import ByteTokenizer

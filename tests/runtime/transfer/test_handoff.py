@@ -11,7 +11,7 @@ import pytest
 from tandem_runtime.contracts.pod_protocol import Cancel, Delta, Failed, PrefillPeer
 from tandem_runtime.engine.emulated_executor import EmulatedExecutor
 from tandem_runtime.transfer.pace import LinkPace
-from tandem_runtime.transfer.sender import SenderConnection
+from tandem_runtime.transfer.sender_link import SenderLink
 from tandem_runtime.transfer.wire import checksum
 
 from tests.runtime.server.pods import FAST, RunningPod, router, running_pod, submit, until
@@ -167,16 +167,16 @@ def tamper(
     monkeypatch: pytest.MonkeyPatch, change: Callable[[tuple[int, int], bytes], tuple[tuple[int, int], bytes]]
 ) -> None:
     """Changes what the prefill pod sends: place (page, generation) and payload; the checksum is of the original."""
-    original = SenderConnection._send_frame
+    original = SenderLink._send_frame
 
-    def send(self: SenderConnection, transfer, place, layers, payload) -> None:  # type: ignore[no-untyped-def]
+    def send(self: SenderLink, transfer, place, layers, payload) -> None:  # type: ignore[no-untyped-def]
         wrong_place, wrong_payload = change(place, payload)
         if wrong_payload != payload:
             right = checksum(payload)
-            monkeypatch.setattr("tandem_runtime.transfer.sender.checksum", lambda _: right)
+            monkeypatch.setattr("tandem_runtime.transfer.sender_link.checksum", lambda _: right)
         original(self, transfer, wrong_place, layers, wrong_payload)
 
-    monkeypatch.setattr(SenderConnection, "_send_frame", send)
+    monkeypatch.setattr(SenderLink, "_send_frame", send)
 
 
 async def test_a_damaged_frame_is_detected_and_its_page_never_used(monkeypatch: pytest.MonkeyPatch) -> None:
