@@ -156,8 +156,9 @@ def post(url: str, body: Json, timeout: float = 120) -> Json:
 
 
 def stream_chat(base_url: str, model: str, prompt: str, max_tokens: int = 64, timeout: float = 120) -> Iterator[str]:
-    """Text pieces of a streamed chat completion. Raises RuntimeError when the stream ends without [DONE]."""
-    body = {"model": model, "messages": [{"role": "user", "content": prompt}], "max_tokens": max_tokens, "stream": True}
+    """Text pieces of a streamed greedy chat completion. Raises RuntimeError when the stream ends without [DONE]."""
+    messages = [{"role": "user", "content": prompt}]
+    body = {"model": model, "messages": messages, "max_tokens": max_tokens, "temperature": 0, "stream": True}
     headers = {"content-type": "application/json"}
     request = urllib.request.Request(f"{base_url}/v1/chat/completions", json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request, timeout=timeout) as response:

@@ -96,7 +96,8 @@ def collect(stack: Stack, namespace: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     commands = {
         "objects.yaml": ["get", "infd,deploy,rs,pods,svc,cm,events", "-n", namespace, "-o", "yaml"],
-        "overview.txt": ["get", "infd,deploy,pods,events", "-n", namespace, "-o", "wide"],
+        "overview.txt": ["get", "infd,pods", "-n", namespace, "-o", "wide"],
+        "events.txt": ["get", "events", "-n", namespace, "--sort-by=.lastTimestamp"],
         "operator.log": ["logs", "-n", "tandem-system", "-l", "app.kubernetes.io/name=tandem", "--tail=2000"],
         "nodes.txt": ["get", "nodes", "-o", "wide"],
     }
