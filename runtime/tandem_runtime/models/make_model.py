@@ -87,6 +87,7 @@ def make_model(directory: Path, seed: int = 0) -> None:
     write_json(directory / "generation_config.json", {"do_sample": False} | ends)
     weights = make_weights(vocabulary, seed)
     save_file(weights, str(directory / "model.safetensors"), metadata={"format": "pt"})
+    (directory / "model.safetensors").chmod(0o644)  # the library makes it 0600; pods run as another user
 
 
 def make_weights(vocabulary: dict[str, int], seed: int) -> dict[str, Weights]:
