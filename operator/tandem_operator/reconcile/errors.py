@@ -29,6 +29,11 @@ class ApiError(Exception):
         self.message = message
 
     @property
+    def namespace_ends(self) -> bool:
+        """Nothing new may be made there; the deployment itself goes in a moment."""
+        return self.status == 403 and "is being terminated" in self.message
+
+    @property
     def refused(self) -> bool:
         """The object itself is wrong, so that trying again cannot help."""
         unknown_field = self.status == 500 and "failed to create typed patch object" in self.message

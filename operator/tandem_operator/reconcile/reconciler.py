@@ -57,6 +57,14 @@ class Reconciler:
 
     async def reconcile(self, key: Key) -> float | None:
         """Seconds until the next look, infinite: at the resync; None: it is gone. Raises ApiError and Waiting."""
+        try:
+            return await self._look(key)
+        except ApiError as error:
+            if error.namespace_ends:
+                raise Waiting(f"namespace {key[0]} is being deleted", self._settings.loop.progress_seconds) from error
+            raise
+
+    async def _look(self, key: Key) -> float | None:
         namespace, name = key
         body = await self._cluster.get(names.KIND, namespace, name)
         if body is None or body["metadata"].get("deletionTimestamp"):

@@ -277,6 +277,13 @@ async def test_other_errors_are_left_to_the_queue_which_tries_again(world: World
     assert world.condition("ReplicasOverridden")["status"] == "False", "what was never finished was not deleted"
 
 
+async def test_a_namespace_that_is_being_deleted_is_waited_for_without_errors(world: World) -> None:
+    message = "unable to create new content in namespace team because it is being terminated"
+    world.cluster.failures["create Secret"] = ApiError(403, message)
+    with pytest.raises(Waiting, match="namespace team is being deleted"):
+        await world.look()
+
+
 async def test_nothing_is_pruned_on_a_list_that_failed(ready: World) -> None:
     before = dict(ready.cluster.objects)
     ready.change(model={"uri": "file:///models/other"})
