@@ -62,9 +62,9 @@ def images(options: argparse.Namespace) -> dict[str, str]:
 def on_cluster(stack: Stack, steps: Steps) -> None:
     """Everything from images to the first words."""
     steps.say("images: building what changed, importing it on the nodes")
-    stack.load_images()
+    content = stack.load_images()
     steps.say("chart: helm install of the operator and its CRD")
-    stack.install()
+    stack.install(content)
     steps.say(f"kubectl apply -f {SAMPLE.relative_to(ROOT)}")
     stack.apply(SAMPLE.read_text())
     stack.wait_ready("chat", tell=lambda line: steps.say(f"  {line}"))

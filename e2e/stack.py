@@ -53,20 +53,25 @@ class Stack:
     operator_image: str = OPERATOR_IMAGE
     runtime_image: str = RUNTIME_IMAGE
 
-    def load_images(self) -> None:
-        """Builds what changed and imports it on every node; images that were named are pulled by the nodes instead."""
+    def load_images(self) -> str:
+        """Builds what changed and imports it on every node; returns a name for the operator's content.
+
+        Images that were named are pulled by the nodes instead.
+        """
         if (self.operator_image, self.runtime_image) != (OPERATOR_IMAGE, RUNTIME_IMAGE):
-            return
+            return self.operator_image
         archives = build_images("all")
         for name in (RUNTIME_IMAGE, OPERATOR_IMAGE):
             self.cluster.load_image(name, archives[name])
+        return archives[OPERATOR_IMAGE].name
 
-    def install(self, *extra: str, timeout: str = "180s") -> None:
-        """`helm upgrade --install` of the chart with the images of this checkout; waits for the operator."""
+    def install(self, content: str = "", timeout: str = "180s") -> None:
+        """`helm upgrade --install` of the chart; waits for the operator, which restarts when `content` is new."""
         self.cluster.helm(
             "upgrade", "--install", "tandem", str(ROOT / "charts/tandem"),
             "--namespace", SYSTEM_NAMESPACE, "--create-namespace", "--wait", "--timeout", timeout,
-            "--set", f"image={self.operator_image}", "--set", f"runtimeImage={self.runtime_image}", *extra,
+            "--set", f"image={self.operator_image}", "--set", f"runtimeImage={self.runtime_image}",
+            "--set-string", f"podAnnotations.content={content}",
         )  # fmt: skip
 
     def apply(self, manifest: str, namespace: str = "default") -> str:

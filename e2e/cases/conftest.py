@@ -48,8 +48,7 @@ def stack(cluster: Cluster, request: pytest.FixtureRequest) -> Stack:
     """Tandem, installed."""
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         installed = Stack(cluster)
-        installed.load_images()
-        installed.install()
+        installed.install(installed.load_images())
     return installed
 
 
