@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from tandem_runtime.contracts.hashing import prompt_digest
 from tandem_runtime.contracts.sampling import Sampling
-from tandem_runtime.engine.events import Abort, Add, Broken, Command, Event, Finished, Reason
+from tandem_runtime.engine.events import Abort, Add, Broken, Command, Event, Finished, PagesComputed, PagesTaken, Reason
 from tandem_runtime.engine.executor import Capacity, Executor
 from tandem_runtime.engine.limits import SchedulerSettings
 from tandem_runtime.engine.loop import Engine
@@ -85,6 +85,10 @@ class EngineClient:
         """For a request that is open."""
         self.engine.send(command)
 
+    def taken(self, payloads: Iterable[list[tuple[int, int, bytes]]]) -> None:
+        """Payloads of PagesComputed that are sent, or not wanted any more."""
+        self.engine.send(PagesTaken(sum(len(part) for payload in payloads for _, _, part in payload)))
+
     def close(self, handle: int) -> None:
         """Ends a request; no more events of it come. Idempotent."""
         if self._sinks.pop(handle, None) is not None:
@@ -100,6 +104,8 @@ class EngineClient:
             sink = self._sinks.pop(event.handle, None) if ends else self._sinks.get(event.handle)
             if sink is not None:
                 self._hand_over(sink, event)
+            elif isinstance(event, PagesComputed):
+                self.taken(event.payloads)
         for call in self.after_batch:
             call()
 

@@ -65,7 +65,14 @@ class RemoteFailed:
     handle: int
 
 
-Command = Add | Abort | RemotePage | RemoteCommit | RemoteFailed
+@dataclass(frozen=True, slots=True)
+class PagesTaken:
+    """So many bytes of PagesComputed are sent or thrown away: there is room for more."""
+
+    payload_bytes: int
+
+
+Command = Add | Abort | RemotePage | RemoteCommit | RemoteFailed | PagesTaken
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +122,10 @@ class RemoteAbandoned:
 
 @dataclass(frozen=True, slots=True)
 class PagesComputed:
-    """Handoff: pages `first` and following of the request are complete; payload of layers as (first, end, bytes)."""
+    """Handoff: pages `first` and following of the request are complete; payload of layers as (first, end, bytes).
+
+    Answer each with PagesTaken: the engine holds more pages back while too many bytes are out.
+    """
 
     handle: int
     first: int
@@ -124,7 +134,7 @@ class PagesComputed:
 
 @dataclass(frozen=True, slots=True)
 class PrefillDone:
-    """Handoff: every page was told of by PagesComputed; the pages are held until Abort."""
+    """Handoff: everything is computed; PagesComputed of the last pages may still come. Pages are held until Abort."""
 
     handle: int
     first_token: int

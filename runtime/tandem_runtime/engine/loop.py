@@ -20,6 +20,7 @@ from tandem_runtime.engine.events import (
     Command,
     Event,
     PagesComputed,
+    PagesTaken,
     Reason,
     RemoteCommit,
     RemoteFailed,
@@ -27,7 +28,7 @@ from tandem_runtime.engine.events import (
 )
 from tandem_runtime.engine.executor import Capacity, Executor, SequenceError
 from tandem_runtime.engine.limits import SchedulerSettings
-from tandem_runtime.engine.request import Phase, Request
+from tandem_runtime.engine.request import Phase
 from tandem_runtime.engine.scheduler import Scheduler, Work
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ IDLE_SECONDS = 0.5
 FATAL_FAILURES = 3
 """Steps in a row that fail before the engine gives up: the device is gone, a restart is the remedy."""
 RECENT_ITERATIONS = 256
+UNTAKEN_BYTES = 16 << 20
+"""Bytes of computed pages that may wait for the network; the others stay where they are until there is room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,8 @@ class Engine:
         self.state = EngineState()
         self.turned_at = clock()
         """When the loop last went round, on `clock`: how a stuck device shows."""
+        self.taken_bytes = 0
+        """Payload of remote pages that left the inbox, cumulative: what is handed in minus this is still in memory."""
         self.iterations: deque[Iteration] = deque(maxlen=RECENT_ITERATIONS)
         self._executor = executor
         self.settings = settings
@@ -87,6 +92,8 @@ class Engine:
         self._inbox: SimpleQueue[Command | None] = SimpleQueue()
         self._events: list[Event] = []
         self._failures = 0
+        self.untaken_bytes = 0
+        """Of computed pages that are handed out and neither sent nor thrown away."""
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.scheduler: Scheduler
@@ -133,6 +140,7 @@ class Engine:
         work = self.scheduler.plan(now)
         if work:
             self._step(work)
+        self._tell_pages()
         self._publish()
         if self._events:
             batch, self._events[:] = list(self._events), []
@@ -163,10 +171,13 @@ class Engine:
                 self._write(command)
             case RemoteCommit(handle, first_token, logprob, bytes_received):
                 self.scheduler.commit(handle, first_token, logprob, bytes_received)
+            case PagesTaken(payload_bytes):
+                self.untaken_bytes -= payload_bytes
             case RemoteFailed(handle):
                 self.scheduler.compute_here(handle)
 
     def _write(self, frame: RemotePage) -> None:
+        self.taken_bytes += len(frame.payload)
         page = self.scheduler.awaits(frame.handle, frame.ordinal, frame.generation)
         if page is None:
             return
@@ -198,20 +209,21 @@ class Engine:
         prefill_tokens = sum(w.tokens for w in work if w.request.phase is Phase.PREFILL)
         kv_tokens = sum(r.computed for r in decoding)
         self.iterations.append(Iteration(len(decoding), kv_tokens, prefill_tokens, result.seconds))
-        for item in work:
-            if item.request.handoff:
-                self._tell_pages(item.request, item.request.computed + item.tokens)
         self.scheduler.apply(work, result, self._clock())
 
-    def _tell_pages(self, request: Request, computed: int) -> None:
-        """Hands out the bytes of the pages that this step completed; the last one may be filled in part."""
-        capacity = self.scheduler.capacity
-        done = len(request.pages) if computed == len(request.tokens) else computed // capacity.page_tokens
-        pages = request.pages[request.pages_told : done]
-        if pages:
-            payloads = [self._read(page) for page in pages]
-            self._events.append(PagesComputed(request.handle, request.pages_told, payloads))
-            request.pages_told = done
+    def _tell_pages(self) -> None:
+        """Hands out the bytes of pages that are complete; the last one of a request may be filled in part."""
+        page_tokens = self.scheduler.capacity.page_tokens
+        for request in self.scheduler.requests.values():
+            if not request.handoff:
+                continue
+            whole = request.computed == len(request.tokens)
+            done = len(request.pages) if whole else request.computed // page_tokens
+            while request.pages_told < done and self.untaken_bytes < UNTAKEN_BYTES:
+                payload = self._read(request.pages[request.pages_told])
+                self.untaken_bytes += sum(len(part) for _, _, part in payload)
+                self._events.append(PagesComputed(request.handle, request.pages_told, [payload]))
+                request.pages_told += 1
 
     def _read(self, page: int) -> list[tuple[int, int, bytes]]:
         layout = self.scheduler.capacity.layout

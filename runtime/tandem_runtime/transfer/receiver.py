@@ -17,6 +17,9 @@ from tandem_runtime.transfer.wire import READ_LIMIT_BYTES, Channel, TransferStat
 
 log = logging.getLogger(__name__)
 
+UNTAKEN_BYTES = 16 << 20
+"""Payload that may wait for the engine's next step; beyond it TCP holds the senders back."""
+ROOM_POLL_SECONDS = 0.001
 CONNECT_SECONDS = 2.0
 """A pod that does not answer by then is gone or overloaded; the prompt is computed here."""
 
@@ -28,6 +31,7 @@ class KvReceiver:
         self.identity, self.stats = identity, stats
         self.fallbacks: dict[str, int] = {}
         """Why prompts were computed here after all -> how often."""
+        self._handed_bytes = 0
         self._links: dict[tuple[str, int], ReceiverLink] = {}
         self._by_handle: dict[int, tuple[ReceiverLink, Inbound]] = {}
 
@@ -72,6 +76,18 @@ class KvReceiver:
         self.stats.completed += 1
         command = RemoteCommit(transfer.handle, message.first_token, message.logprob, transfer.received_bytes)
         self.identity.engine.send(command)
+
+    def hand_over(self, page: RemotePage) -> None:
+        """To the engine, which writes it between two steps."""
+        self._handed_bytes += len(page.payload)
+        self.identity.engine.send(page)
+
+    async def room(self, channel: Channel) -> None:
+        """Waits while too much payload waits for the engine."""
+        engine = self.identity.engine.engine
+        while self._handed_bytes - engine.taken_bytes > UNTAKEN_BYTES and not engine.ended.done():
+            channel.heard = True  # the peer is not silent, we do not listen
+            await asyncio.sleep(ROOM_POLL_SECONDS)
 
     def stop(self) -> None:
         """Closes all connections."""
@@ -225,7 +241,8 @@ class ReceiverLink:
             return
         transfer.count(frame, ordinal)
         place = (ordinal, frame.generation, frame.layer_first, frame.layer_end)
-        self._identity.engine.send(RemotePage(transfer.handle, *place, payload))
+        self._receiver.hand_over(RemotePage(transfer.handle, *place, payload))
+        await self._receiver.room(channel)
 
     def _commit(self, channel: Channel, transfer: Inbound, message: kv.Commit) -> None:
         problem = transfer.incomplete(message, self._identity)

@@ -30,6 +30,8 @@ class Outbound:
     granted: list[tuple[int, int]] = field(default_factory=list)
     computed: deque[list[tuple[int, int, bytes]]] = field(default_factory=deque)
     """Payloads of pages that are still to be sent: (layer_first, layer_end, bytes)."""
+    pages: int = 0
+    """How many there will be."""
     sent_pages: int = 0
     sent_frames: int = 0
     done: PrefillDone | None = None
@@ -125,8 +127,8 @@ class SenderLink:
             message.remaining_ms / 1000,
             handoff=True,
         )
-        pages = page_count(len(message.tokens), self._identity.hello.layout.page_tokens)
-        self.channel.send(kv.Ready(*key, pages))
+        transfer.pages = page_count(len(message.tokens), self._identity.hello.layout.page_tokens)
+        self.channel.send(kv.Ready(*key, transfer.pages))
 
     def _refuse(self, message: kv.Prefill) -> None:
         self._sender.stats.busy += 1
@@ -147,6 +149,7 @@ class SenderLink:
 
     def _drop(self, transfer: Outbound) -> None:
         transfer.ended = True
+        self._identity.engine.taken(transfer.computed)
         transfer.computed.clear()
         self.outbound.pop((transfer.request.req, transfer.request.attempt), None)
         self._identity.engine.close(transfer.handle)
@@ -166,15 +169,19 @@ class SenderLink:
     async def _push_page(self, transfer: Outbound) -> bool:
         if transfer.computed and transfer.sent_pages < len(transfer.granted):
             page, generation = transfer.granted[transfer.sent_pages]
-            for layer_first, layer_end, payload in transfer.computed.popleft():
-                await self._pace(len(payload), transfer.sent_frames == 0)
-                if transfer.ended:
-                    return True
-                self._send_frame(transfer, (page, generation), (layer_first, layer_end), payload)
-                await self.channel.drain()
+            payloads = transfer.computed.popleft()
+            try:
+                for layer_first, layer_end, payload in payloads:
+                    await self._pace(len(payload), transfer.sent_frames == 0)
+                    if transfer.ended:
+                        return True
+                    self._send_frame(transfer, (page, generation), (layer_first, layer_end), payload)
+                    await self.channel.drain()
+            finally:
+                self._identity.engine.taken([payloads])
             transfer.sent_pages += 1
             return True
-        if transfer.done is not None and not transfer.computed:
+        if transfer.done is not None and transfer.sent_pages == transfer.pages:
             self._commit(transfer, transfer.done)
             transfer.done = None
             return True

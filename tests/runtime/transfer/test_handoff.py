@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from tandem_runtime.contracts.pod_protocol import Cancel, Delta, Failed, PrefillPeer
 from tandem_runtime.engine.emulated_executor import EmulatedExecutor
+from tandem_runtime.engine.loop import UNTAKEN_BYTES
 from tandem_runtime.transfer.pace import LinkPace
 from tandem_runtime.transfer.sender_link import SenderLink
 from tandem_runtime.transfer.wire import checksum
@@ -266,3 +267,25 @@ async def test_clients_that_leave_at_any_moment_lose_no_page_and_harm_no_other_a
         assert counters.added == counters.finished + counters.aborted + counters.failed
         for number in range(1, 40, 8):
             assert answers[number] == (await client.answer(submit(f"s{number}", prompts[number], 20)))[0]
+
+
+async def test_pages_beyond_what_the_network_takes_stay_in_the_engine_and_room_comes_back() -> None:
+    large = msgspec.structs.replace(FAST, kv_bytes_per_token=1 << 20)
+    prompt = PROMPT * 4
+    async with (
+        running_pod("prefill", coefficients=large, pace=LinkPace(0.0, 4 << 30, 64.0)) as prefill,
+        running_pod("decode", coefficients=large) as decode,
+        router(decode.internal_port) as client,
+    ):
+        engine = prefill.pod.engine.engine
+        client.send(submit("leaves", prompt, 4, prefill.peer))
+        await until(lambda: engine.untaken_bytes >= UNTAKEN_BYTES)
+        assert engine.untaken_bytes < UNTAKEN_BYTES + prefill.pod.engine.capacity.layout.page_bytes
+        client.send(Cancel("leaves", 0))
+        await prefill.idle()
+        await until(lambda: engine.untaken_bytes == 0)
+        _, _, last = await client.answer(submit("stays", prompt, 4, prefill.peer))
+        assert last.usage is not None
+        assert last.usage.prefilled_here == 0
+        assert last.usage.kv_bytes_received > 2 * UNTAKEN_BYTES
+        await until(lambda: engine.untaken_bytes == 0)
