@@ -140,7 +140,10 @@ def _build(program: Program, folder: Path, report: Report) -> Path:
     go, version = need_go()
     _check_disk(program, go)
     target = folder / f"{program.name}-{content_key(program)}-go{'.'.join(map(str, version))}"
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".new.") as temporary:
+    prefix = f".{program.name}."
+    for left in folder.glob(f"{prefix}*"):  # by a build that was killed; the lock is ours
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=prefix) as temporary:
         out = Path(temporary) / program.name
         common = ["-v", "-trimpath", *program.flags]
         if program.is_ours:

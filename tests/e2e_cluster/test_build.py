@@ -77,6 +77,13 @@ def test_a_failed_build_leaves_nothing_and_shows_what_the_compiler_said(
     assert [path.name for path in (tmp_path / "bin").iterdir()] == ["tool.lock"]
 
 
+def test_what_a_killed_build_left_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin" / ".tool.abc").mkdir(parents=True)
+    use_go(monkeypatch, fake_go(tmp_path, 'echo tool > "$GOBIN/tool"'))
+    built = build.build(PROGRAM, lambda text: None, tmp_path)
+    assert sorted(path.name for path in (tmp_path / "bin").iterdir()) == sorted([built.parent.name, "tool.lock"])
+
+
 def test_without_go_the_message_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_go(monkeypatch, None)
     with pytest.raises(ClusterError, match=r"go\.dev/dl"):
