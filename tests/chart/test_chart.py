@@ -1,9 +1,9 @@
-"""The chart as files: rights, security, values and their schema. Rendered by a real helm where there is one."""
+"""The chart as files: rights, security, values and their schema. Rendered by a real helm."""
 
 from __future__ import annotations
 
+import functools
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,6 +15,7 @@ import yaml
 from tandem_operator.__main__ import parse_settings
 from tandem_operator.api.crd import custom_resource_definition
 
+from e2e.cluster.build import HELM, build
 from tests.operator.pod_security import violations
 
 CHART = Path(__file__).parents[2] / "charts/tandem"
@@ -22,19 +23,14 @@ SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 
 
-def find_helm() -> str | None:
-    """The one on PATH, else the newest that the local cluster has built."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tandem/bin"
-    built = sorted(cache.glob("helm-*/helm"), key=lambda path: path.stat().st_mtime)
-    return shutil.which("helm") or (str(built[-1]) if built else None)
-
-
-HELM = find_helm()
-needs_helm = pytest.mark.skipif(HELM is None, reason="no helm: `python -m e2e.cluster up` builds one")
+@functools.cache
+def find_helm() -> str:
+    """The one on PATH, else the local cluster's, which is built once (some 80 s). Fails, never skips, without both."""
+    return shutil.which("helm") or str(build(HELM, print))
 
 
 def template(*arguments: str) -> list[dict[str, Any]]:
-    command = [HELM or "helm", "template", "tandem", str(CHART), "--namespace", "tandem-system", *arguments]
+    command = [find_helm(), "template", "tandem", str(CHART), "--namespace", "tandem-system", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ValueError(done.stderr)
@@ -76,14 +72,12 @@ def test_versions_are_those_of_the_distribution() -> None:
     assert chart["version"] == chart["appVersion"]
 
 
-@needs_helm
 def test_the_chart_brings_the_definition_unless_told_not_to() -> None:
     (definition,) = of_kind(template(), "CustomResourceDefinition")
     assert definition == custom_resource_definition()
     assert of_kind(template("--set", "installCRD=false"), "CustomResourceDefinition") == []
 
 
-@needs_helm
 def test_the_operator_pod_is_restricted_and_its_flags_are_known() -> None:
     images = ("--set", "image=localhost/o:1", "--set", "runtimeImage=localhost/r:1", "--set", "watchNamespaces={a,b}")
     (deployment,) = of_kind(template(*images), "Deployment")
@@ -98,7 +92,6 @@ def test_the_operator_pod_is_restricted_and_its_flags_are_known() -> None:
     assert selector <= deployment["spec"]["template"]["metadata"]["labels"].items()
 
 
-@needs_helm
 def test_the_operator_can_read_no_secret_and_write_no_spec() -> None:
     (role,) = of_kind(template(), "ClusterRole")
     rights = granted(role)
@@ -109,7 +102,6 @@ def test_the_operator_can_read_no_secret_and_write_no_spec() -> None:
     assert not any(resource in ("customresourcedefinitions", "namespaces", "nodes") for resource, _ in rights)
 
 
-@needs_helm
 def test_with_named_namespaces_there_is_no_right_outside_them() -> None:
     objects = template("--set", "watchNamespaces={a,b}")
     assert of_kind(objects, "ClusterRole") == of_kind(objects, "ClusterRoleBinding") == []
@@ -120,7 +112,6 @@ def test_with_named_namespaces_there_is_no_right_outside_them() -> None:
     assert roles["tandem-system"] == {("leases", verb) for verb in ("get", "create", "update")}
 
 
-@needs_helm
 def test_helm_refuses_a_value_that_does_not_exist() -> None:
     with pytest.raises(ValueError, match="'imgae' not allowed"):
         template("--set", "imgae=x")

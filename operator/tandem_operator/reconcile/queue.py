@@ -113,7 +113,7 @@ class WorkQueue(Generic[K]):
         try:
             after = await self._work(key)
         except Waiting as waiting:
-            log.info("waiting: %s", waiting, extra={"key": str(key)})
+            log.info("waiting: %s", waiting, extra={"key": key})
             return "waiting", waiting.seconds
         except Exception as error:  # any error of one key must neither stop the others nor be lost
             failures = self._failures[key] = self._failures.get(key, 0) + 1
@@ -124,7 +124,7 @@ class WorkQueue(Generic[K]):
                 failures,
                 seconds,
                 error,
-                extra={"key": str(key)},
+                extra={"key": key},
                 exc_info=not isinstance(error, ApiError),  # what the API server says needs no stack
             )
             return "error", seconds

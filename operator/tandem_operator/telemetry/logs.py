@@ -19,7 +19,7 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
         }
         if key := getattr(record, "key", None):
-            line["key"] = str(key)
+            line["key"] = "/".join(key) if isinstance(key, tuple) else str(key)
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)

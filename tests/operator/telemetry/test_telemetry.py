@@ -35,7 +35,7 @@ def test_a_log_line_is_one_json_object_with_key_and_error() -> None:
         raise ValueError("why")
     except ValueError:
         record = logging.LogRecord("tandem", logging.ERROR, "f", 1, "failed %d\ntimes", (2,), sys.exc_info())
-    record.key = "team/chat"
+    record.key = ("team", "chat")
     line = JsonFormatter().format(record)
     assert "\n" not in line
     parsed = json.loads(line)
