@@ -15,7 +15,9 @@ TOP_LEVEL = {"pyproject.toml", "README.md", "operator", "runtime", "charts", "cr
 @pytest.mark.parametrize("folder", [".", "operator", "operator/tandem_operator", "runtime", "tests", "e2e", "/"])
 def test_import_operator_means_the_standard_library_from_every_folder(folder: str) -> None:
     program = "import operator, tandem_operator; print(operator.itemgetter(0)([7]), operator.__file__)"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT / folder, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT / folder, capture_output=True, text=True, check=True
+    )
     assert done.stdout.startswith("7 ")
     assert str(ROOT) not in done.stdout.replace(str(ROOT / ".venv"), "")
 
@@ -25,7 +27,9 @@ def test_the_operator_folder_is_no_package() -> None:
 
 
 def test_the_top_level_holds_what_the_guide_names_and_nothing_else() -> None:
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
     assert {line.split("/")[0] for line in tracked if line and not line.startswith(".")} <= TOP_LEVEL
 
 
