@@ -1,8 +1,20 @@
-"""Settings for all tests: property tests must not fail because the machine is busy."""
+"""Settings and fixtures for all tests: property tests must not fail because the machine is busy."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from hypothesis import HealthCheck, settings
+from tandem_runtime.models.make_model import make_model
 
 settings.register_profile("tandem", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tandem")
+
+
+@pytest.fixture(scope="session")
+def sample_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample model's folder; read only."""
+    directory = tmp_path_factory.mktemp("sample-model")
+    make_model(directory)
+    return directory

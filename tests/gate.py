@@ -1,4 +1,4 @@
-"""The gate behind ./tests/run: lint, unit, chart and e2e in this order, each timed; stops at the first that fails."""
+"""The gate behind ./tests/run: the stages in order, each timed; stops at the first that fails."""
 
 from __future__ import annotations
 
@@ -26,9 +26,14 @@ def lint(_: list[str]) -> list[Command]:
 
 
 def unit(arguments: list[str]) -> list[Command]:
-    """Everything that needs no cluster."""
-    chosen = arguments or ["tests", "--ignore=tests/chart", "--ignore=tests/gpu"]
-    return [[sys.executable, "-m", "pytest", "-q", "--durations=10", *chosen]]
+    """Everything that starts no program and asks no cluster, on all cores."""
+    others = [f"--ignore=tests/{name}" for name in ("chart", "gpu", "processes")]
+    return [[sys.executable, "-m", "pytest", "-q", "-n", "auto", *(arguments or ["tests", *others])]]
+
+
+def process(arguments: list[str]) -> list[Command]:
+    """Real processes and sockets, real weights, and transformers as the reference."""
+    return [[sys.executable, "-m", "pytest", "-q", "--durations=5", *(arguments or ["tests/processes"])]]
 
 
 def chart(arguments: list[str]) -> list[Command]:
@@ -41,7 +46,13 @@ def e2e(arguments: list[str]) -> list[Command]:
     return [[sys.executable, "-m", "pytest", "-v", "--durations=15", "e2e/cases", *arguments]]
 
 
-STAGES: dict[str, Callable[[list[str]], list[Command]]] = {"lint": lint, "unit": unit, "chart": chart, "e2e": e2e}
+STAGES: dict[str, Callable[[list[str]], list[Command]]] = {
+    "lint": lint,
+    "unit": unit,
+    "process": process,
+    "chart": chart,
+    "e2e": e2e,
+}
 
 
 def run_stage(name: str, arguments: list[str]) -> int:

@@ -16,7 +16,7 @@ from tandem_runtime.contracts.pod_protocol import Delta
 from tandem_runtime.models.make_model import make_model
 
 from tests.runtime.server.pods import FAST, router, submit, until
-from tests.runtime.server.processes import START_SECONDS, end, pods, start_pod
+from tests.processes.pods import START_SECONDS, end, pods, start_pod
 
 EMULATED = ("--executor", "emulated")
 PROMPT = "once upon a time there was a pod that computed prompts for another one " * 10
