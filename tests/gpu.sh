@@ -39,4 +39,4 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 "$python" -c 'import sys, torch; print(f"GPU tests: Python {sys.version.split()[0]}, torch {torch.__version__}, {torch.cuda.get_device_name()}")'
-exec timeout 600 "$python" -m pytest -q -m gpu -p no:cacheprovider tests/gpu "$@"
+exec timeout 600 "$python" -m pytest -q -m gpu -p no:cacheprovider --confcutdir=tests/gpu tests/gpu "$@"

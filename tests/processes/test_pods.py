@@ -15,8 +15,8 @@ from tandem_runtime.contracts.coefficients import Coefficients
 from tandem_runtime.contracts.pod_protocol import Delta
 from tandem_runtime.models.make_model import make_model
 
-from tests.runtime.server.pods import FAST, router, submit, until
 from tests.processes.pods import START_SECONDS, end, pods, start_pod
+from tests.runtime.server.pods import FAST, router, submit, until
 
 EMULATED = ("--executor", "emulated")
 PROMPT = "once upon a time there was a pod that computed prompts for another one " * 10

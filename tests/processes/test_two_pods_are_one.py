@@ -10,8 +10,8 @@ import pytest
 from tandem_runtime.models.make_model import make_model
 from tandem_runtime.text.tokenizer import load_tokenizer
 
-from tests.runtime.server.pods import router, submit
 from tests.processes.pods import pods
+from tests.runtime.server.pods import router, submit
 
 MESSAGES = ("Tell me a story about a fox.", "What is under that bridge? " * 12, "Grüß Gott! 🙂")
 TOKENS = 24
