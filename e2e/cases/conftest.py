@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -61,7 +61,7 @@ def make_namespace(stack: Stack, name: str) -> None:
 @pytest.fixture
 def namespace(stack: Stack, request: pytest.FixtureRequest) -> Iterator[str]:
     """A namespace of the test's own; on failure everything worth reading in it is kept below e2e/artifacts."""
-    name = request.node.name.replace("_", "-").split("[")[0].lower()[:45].strip("-") + f"-{int(time.time()) % 100000}"
+    name = request.node.name.replace("_", "-").split("[")[0].lower()[:45].strip("-") + f"-{uuid4().hex[:5]}"
     make_namespace(stack, name)
     yield name
     report = getattr(request.node, "report_of_call", None)
@@ -73,7 +73,7 @@ def namespace(stack: Stack, request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def shared_namespace(stack: Stack, request: pytest.FixtureRequest) -> Iterator[str]:
     """A namespace that the tests of one module share."""
-    name = f"{request.module.__name__.rsplit('.', 1)[-1].replace('_', '-')}-{int(time.time()) % 100000}"
+    name = f"{request.module.__name__.rsplit('.', 1)[-1].replace('_', '-')}-{uuid4().hex[:5]}"
     make_namespace(stack, name)
     yield name
     if request.session.testsfailed:
