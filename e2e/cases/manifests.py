@@ -26,14 +26,12 @@ spec:
 {extra}"""
 
 
-def real(name: str, uri: str = "file:///models/tiny", prefill: int = 1, decode: int = 1) -> str:
-    """The torch executor with real weights."""
+def real(name: str, uri: str = "file:///models/tiny", context: int = 2048) -> str:
+    """The torch executor with real weights; the sample model's own context is 2048 tokens."""
     return f"""
 apiVersion: tandem.dev/v1alpha1
 kind: InferenceDeployment
 metadata: {{name: {name}}}
 spec:
-  model: {{uri: "{uri}"}}
-  prefill: {{replicas: {prefill}}}
-  decode: {{replicas: {decode}}}
+  model: {{uri: "{uri}", maxContextTokens: {context}}}
 """

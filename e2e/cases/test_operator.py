@@ -94,8 +94,9 @@ def test_delete_leaves_nothing(stack: Stack, namespace: str) -> None:
             "image",
         ),
         (real("sick", "file:///models/missing"), "/models/missing"),
+        (real("sick", context=9999), "2048"),
     ],
-    ids=["unschedulable", "image-less", "no-model"],
+    ids=["unschedulable", "image-less", "no-model", "crash-looping"],
 )
 def test_kubectl_get_says_why_it_is_not_fine(stack: Stack, namespace: str, manifest: str, says: str) -> None:
     stack.apply(manifest, namespace)

@@ -113,6 +113,17 @@ def test_a_model_is_fetched_over_http_by_the_init_container(stack: Stack, namesp
         assert "".join(stream_chat(base, "fetched", "hello", 8))
 
 
+def test_a_truncated_checkpoint_is_a_condition_with_the_file_and_its_size(stack: Stack, namespace: str) -> None:
+    stack.apply(MODEL_SERVER, namespace)
+    stack.apply(real("broken", f"http://models.{namespace}.svc:8080/broken/"), namespace)
+
+    def explained() -> bool:
+        message: str = stack.condition("broken", "Ready", namespace).get("message", "")
+        return "model.safetensors" in message and "100000" in message
+
+    wait_until("Ready names the file and its size", 120, explained)
+
+
 def has_pods(stack: Stack, namespace: str, role: str, count: int) -> bool:
     """Whether that many pods of the role stand."""
     return len(stack.pods(namespace, "fleet", role)) == count
@@ -129,9 +140,19 @@ spec:
   - name: http
     image: localhost/tandem-runtime:dev
     imagePullPolicy: IfNotPresent
-    command: [python3, -m, http.server, "8080", --directory, /models]
+    command: [python3, -c]
+    args:
+    - |
+      import functools, http.server, os, shutil
+      shutil.copytree("/models", "/tmp/models")
+      shutil.copytree("/models/tiny", "/tmp/models/broken")
+      os.truncate("/tmp/models/broken/model.safetensors", 100000)
+      handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory="/tmp/models")
+      http.server.ThreadingHTTPServer(("", 8080), handler).serve_forever()
+    volumeMounts: [{name: tmp, mountPath: /tmp}]
     securityContext: {readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
     ports: [{containerPort: 8080}]
+  volumes: [{name: tmp, emptyDir: {}}]
 ---
 apiVersion: v1
 kind: Service
