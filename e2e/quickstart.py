@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from e2e.cluster import ClusterError, open_cluster
+from e2e.cluster import ClusterError, doctor, open_cluster
 from e2e.cluster.current import NoCluster
+from e2e.cluster.local import LocalCluster
 from e2e.processes import stream_from_processes
 from e2e.stack import ROOT, Stack, TooSlow, stream_chat
 
@@ -46,6 +47,19 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--yes", action="store_true", help="install missing Debian packages without asking")
     parser.add_argument("--started", type=float, default=time.time(), help=argparse.SUPPRESS)
     return parser.parse_args(argv)
+
+
+def may_install(yes: bool) -> bool:
+    """Whether missing Debian packages may be installed: asked for, agreed to, or nobody is there to ask."""
+    missing = doctor.find_missing()
+    if yes or not missing or not sys.stdin.isatty():
+        return True
+    names = " ".join(package.name for package in missing)
+    return input(f"A local cluster needs the Debian packages {names}. Install them now? [Y/n] ").lower() in (
+        "",
+        "y",
+        "yes",
+    )
 
 
 def images(options: argparse.Namespace) -> dict[str, str]:
@@ -109,6 +123,8 @@ def main(argv: list[str]) -> int:
             cluster.up()
             return stream_from_processes(PROMPT)
         steps.say(f"cluster: {cluster.kind}")
+        if isinstance(cluster, LocalCluster):
+            cluster.yes = may_install(options.yes)
         kept = options.keep or options.cluster == "current"
         try:
             cluster.up()

@@ -60,7 +60,7 @@ class Stack:
         """
         if (self.operator_image, self.runtime_image) != (OPERATOR_IMAGE, RUNTIME_IMAGE):
             return self.operator_image
-        archives = build_images("all")
+        archives = build_images("all", agreed=True)
         for name in (RUNTIME_IMAGE, OPERATOR_IMAGE):
             self.cluster.load_image(name, archives[name])
         return archives[OPERATOR_IMAGE].name

@@ -19,7 +19,8 @@ if ! "$tools/bin/uv" --version >/dev/null 2>&1; then
   echo "installing uv into $tools" >&2
   rm -rf "$tools"
   if ! "$base" -m venv "$tools" >&2; then
-    if [ "$(id -u)" = 0 ] && [ "${CI:-}" = true ] && command -v apt-get >/dev/null; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+      echo "installing python3-venv" >&2
       { apt-get update -q && apt-get install -y -q python3-venv; } >&2
       rm -rf "$tools" && "$base" -m venv "$tools" >&2
     else

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -30,9 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """The cluster, up; down at the end unless --keep was given."""
     option = request.config.getoption
-    ci = os.environ.get("CI") == "true"
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        chosen = open_cluster(option("--cluster"), nodes=NODES, yes=ci, name=option("--cluster-name"))
+        chosen = open_cluster(option("--cluster"), nodes=NODES, yes=True, name=option("--cluster-name"))
         if isinstance(chosen, NoCluster):
             pytest.fail(
                 f"e2e needs a cluster: {'; '.join(chosen.reasons)}; ./e2e/cluster/run doctor says how to get one"
