@@ -6,6 +6,7 @@ prompts come as token ids; replies carry ids and text, so that a stream can go o
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Final
 
 import msgspec
@@ -132,6 +133,20 @@ class Delta(msgspec.Struct, frozen=True, tag="delta"):
     finish_reason: str | None = None
     usage: Usage | None = None
     logprobs: list[float] | None = None
+
+
+class Reason(StrEnum):
+    """Why a pod ended a request without a result; what Failed says. Routers add reasons of their own."""
+
+    INVALID = "invalid_request"
+    CONTEXT_LENGTH = "context_length_exceeded"
+    OVERLOADED = "queue_full"
+    DRAINING = "draining"
+    DUPLICATE = "duplicate"
+    TIMEOUT = "timeout"
+    WRONG_ROLE = "wrong_role"
+    KV_CORRUPT = "kv_corrupt"
+    ENGINE_ERROR = "engine_error"
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from tandem_runtime.contracts.hashing import prompt_digest
+from tandem_runtime.contracts.pod_protocol import Reason
 from tandem_runtime.contracts.sampling import Sampling
-from tandem_runtime.engine.events import Abort, Add, Broken, Command, Event, Finished, PagesComputed, PagesTaken, Reason
+from tandem_runtime.engine.events import Abort, Add, Broken, Command, Event, Finished, PagesComputed, PagesTaken
 from tandem_runtime.engine.executor import Capacity, Executor
 from tandem_runtime.engine.limits import SchedulerSettings
 from tandem_runtime.engine.loop import Engine

@@ -3,23 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
+from tandem_runtime.contracts.pod_protocol import Reason
 from tandem_runtime.engine.request import Request
-
-
-class Reason(StrEnum):
-    """Why a request ended without a result."""
-
-    INVALID = "invalid_request"
-    CONTEXT_LENGTH = "context_length_exceeded"
-    OVERLOADED = "queue_full"
-    DRAINING = "draining"
-    DUPLICATE = "duplicate"
-    TIMEOUT = "timeout"
-    WRONG_ROLE = "wrong_role"
-    KV_CORRUPT = "kv_corrupt"
-    ENGINE_ERROR = "engine_error"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tandem_runtime.engine.events import Reason
+from tandem_runtime.contracts.pod_protocol import Reason
 from tandem_runtime.engine.request import Request
 
 

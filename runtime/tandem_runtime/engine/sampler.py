@@ -40,7 +40,7 @@ def draw(logits: Tensor, sampling: Sampling, number: float) -> int:
     """Token at quantile `number` of the distribution after temperature, then top-k, then top-p; most likely first."""
     count = min(sampling.top_k, logits.numel()) if sampling.top_k > 0 else logits.numel()
     ordered, ids = torch.sort(logits, descending=True, stable=True)
-    scaled = ordered[:count].double() / sampling.temperature
+    scaled = (ordered[:count].double() - ordered[0]) / sampling.temperature  # at most 0: never inf - inf
     cumulative = torch.softmax(scaled, dim=-1).cumsum(dim=-1)
     if sampling.top_p < 1.0:
         # The token that crosses top_p is kept, so at least one always is.

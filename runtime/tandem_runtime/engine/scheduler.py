@@ -9,8 +9,9 @@ from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tandem_runtime.contracts.pod_protocol import Reason
 from tandem_runtime.engine.blocks import BlockPool
-from tandem_runtime.engine.events import Broken, Event, Finished, Output, PrefillDone, Reason, RemoteAbandoned, Reserved
+from tandem_runtime.engine.events import Broken, Event, Finished, Output, PrefillDone, RemoteAbandoned, Reserved
 from tandem_runtime.engine.executor import Capacity, Plan, SequenceStep, StepResult
 from tandem_runtime.engine.limits import SchedulerSettings, refusal
 from tandem_runtime.engine.request import Phase, Request, page_count

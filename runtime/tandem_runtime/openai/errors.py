@@ -8,11 +8,13 @@ from typing import Any, Final
 
 import msgspec
 
-from tandem_runtime.contracts.pod_protocol import Failed
+from tandem_runtime.contracts.pod_protocol import Failed, Reason
 
 HEADER_REASON: Final = "x-tandem-reason"
 CLIENT_GONE_STATUS: Final = 499
 """For the access log only: nobody is left to read an answer."""
+MAX_MESSAGE_CHARACTERS: Final = 1000
+"""Messages quote what the client sent, which may be megabytes."""
 
 
 @dataclass
@@ -25,6 +27,11 @@ class ApiError(Exception):
     code: str | None = None
     param: str | None = None
     retry_after_seconds: int | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.message) > MAX_MESSAGE_CHARACTERS:
+            self.message = f"{self.message[:MAX_MESSAGE_CHARACTERS]} ..."
+        self.param = self.param and self.param[:MAX_MESSAGE_CHARACTERS]
 
     def body(self) -> dict[str, Any]:
         """`{"error": {message, type, param, code}}`."""
@@ -52,16 +59,14 @@ class Kind:
     code: str | None = None
 
 
-TOO_LONG: Final = Kind(HTTPStatus.BAD_REQUEST, "invalid_request_error", code="context_length_exceeded")
 KINDS: Final[dict[str, Kind]] = {
-    "context_length": TOO_LONG,
-    "invalid": Kind(HTTPStatus.BAD_REQUEST, "invalid_request_error", code="invalid_value"),
-    "queue_full": Kind(HTTPStatus.TOO_MANY_REQUESTS, "overloaded_error", 1),
-    "overloaded": Kind(HTTPStatus.SERVICE_UNAVAILABLE, "overloaded_error", 1),
+    Reason.CONTEXT_LENGTH: Kind(HTTPStatus.BAD_REQUEST, "invalid_request_error"),
+    Reason.INVALID: Kind(HTTPStatus.BAD_REQUEST, "invalid_request_error", code="invalid_value"),
+    Reason.OVERLOADED: Kind(HTTPStatus.TOO_MANY_REQUESTS, "overloaded_error", 1),
     "no_pod": Kind(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable_error", 5),
-    "draining": Kind(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable_error", 1),
+    Reason.DRAINING: Kind(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable_error", 1),
     "attempts_exhausted": Kind(HTTPStatus.BAD_GATEWAY, "server_error", 1),
-    "timeout": Kind(HTTPStatus.GATEWAY_TIMEOUT, "timeout_error"),
+    Reason.TIMEOUT: Kind(HTTPStatus.GATEWAY_TIMEOUT, "timeout_error"),
 }
 OTHER: Final = Kind(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error")
 

@@ -42,6 +42,8 @@ class FrontSettings:
     """For requests without x-tandem-timeout-ms; the header may ask for less or for more."""
     max_timeout_seconds: float = 24 * 3600.0
     """Nobody waits longer; a typing mistake in the header must not pin a request for ever."""
+    body_seconds: float = 60.0
+    """To send the body: a client that stalls must not hold a connection, nor the end of a drain."""
     max_body_bytes: int = 16 << 20
     """A prompt of a million token ids written as JSON takes about 7 MB."""
 
@@ -159,7 +161,7 @@ class Front:
         """Raises ApiError for everything that is not a client who left."""
         try:
             timeout_seconds = self._timeout_seconds(request)
-            raw = await request.read()
+            raw = await self._read_body(request)
             record.started = time.monotonic()
             async with asyncio.timeout(timeout_seconds):
                 return await self._exchange(request, parse_body(raw, kind), record, response, timeout_seconds)
@@ -211,6 +213,14 @@ class Front:
         include_usage = body.stream_options is not None and body.stream_options.include_usage
         await answer_stream(self._backend, submit, ChunkWriter(envelope, include_usage), record, response, request)
         return response
+
+    async def _read_body(self, request: web.Request) -> bytes:
+        try:
+            async with asyncio.timeout(self.settings.body_seconds):
+                return await request.read()
+        except TimeoutError as error:
+            text = f"the request body did not arrive within {self.settings.body_seconds:g} s"
+            raise ApiError(408, text, code="body_timeout") from error
 
     def _timeout_seconds(self, request: web.Request) -> float:
         value = request.headers.get(HEADER_TIMEOUT_MS)

@@ -19,6 +19,8 @@ CHAT_TEMPERATURE: Final = 1.0
 """OpenAI's default of both."""
 UNKNOWN_CONTEXT_MAX_TOKENS: Final = 4096
 """Answer length of a chat that names none while no pod has told its context length yet."""
+MESSAGE_CHARACTERS: Final = 64
+"""What rendering a message costs beside its text, in characters of text."""
 LONG_TEXT_CHARACTERS: Final = 8192
 """From here on tokenising (about 1 ms) moves to a thread, so that other streams go on meanwhile."""
 ROLES: Final = frozenset({"system", "developer", "user", "assistant"})
@@ -84,7 +86,7 @@ def check_messages(messages: list[dict[str, Any]]) -> None:
     """Raises ApiError naming the message that the chat template would not understand."""
     for index, message in enumerate(messages):
         role, content = message.get("role"), message.get("content")
-        if role not in ROLES:
+        if not isinstance(role, str) or role not in ROLES:
             known = ", ".join(sorted(ROLES))
             raise bad_request(f"role {role!r} is not supported; known are {known}", f"messages[{index}].role")
         if message.get("tool_calls") or message.get("function_call"):
@@ -99,8 +101,9 @@ def check_messages(messages: list[dict[str, Any]]) -> None:
 async def tokenise_messages(messages: list[dict[str, Any]], tokenizer: Tokenizer) -> list[int]:
     """Raises ApiError when the template refuses the messages."""
     try:
-        texts = [message["content"] for message in messages]
-        if sum(len(text) if isinstance(text, str) else LONG_TEXT_CHARACTERS for text in texts) < LONG_TEXT_CHARACTERS:
+        contents = [message["content"] for message in messages]
+        lengths = [len(text) if isinstance(text, str) else LONG_TEXT_CHARACTERS for text in contents]
+        if sum(lengths) + MESSAGE_CHARACTERS * len(messages) < LONG_TEXT_CHARACTERS:
             return tokenizer.apply_chat_template(messages)
         return await asyncio.to_thread(tokenizer.apply_chat_template, messages)
     except ChatTemplateError as error:

@@ -62,7 +62,7 @@ class RequestRecord:
             "path": self.path,
             "status": self.status,
             "reason": self.reason,
-            "message": self.message,
+            "message": self.message if self.status >= 429 else "",  # others quote what the client sent
             "stream": self.stream,
             "prompt_tokens": self.prompt_tokens,
             "output_tokens": self.output_tokens,

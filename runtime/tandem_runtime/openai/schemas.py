@@ -14,6 +14,8 @@ from tandem_runtime.openai.errors import ApiError, bad_request
 MAX_STOPS: Final = 16
 MAX_STOP_CHARACTERS: Final = 256
 """More would make every step of the detokeniser slow; OpenAI allows 4 strings."""
+Tokens = Annotated[int, Meta(ge=1, lt=1 << 31)]
+"""Bounded, so that it fits a message to a pod also while no context length is known."""
 
 
 class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
@@ -29,7 +31,7 @@ class Common(msgspec.Struct, kw_only=True):
     model: str
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_tokens: Tokens | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=-1, lt=1 << 31)] | None = None
@@ -54,7 +56,7 @@ class ChatRequest(Common):
     """POST /v1/chat/completions."""
 
     messages: Annotated[list[dict[str, Any]], Meta(min_length=1)]
-    max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_completion_tokens: Tokens | None = None
 
 
 class CompletionRequest(Common):

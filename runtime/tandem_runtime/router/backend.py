@@ -15,6 +15,7 @@ from tandem_runtime.contracts.pod_protocol import (
     Failed,
     PodHello,
     PrefillPeer,
+    Reason,
     RouterHello,
     Submit,
 )
@@ -25,7 +26,7 @@ from tandem_runtime.router.flight import Flight
 from tandem_runtime.router.link import PodLink
 from tandem_runtime.router.settings import RouterSettings
 
-TURNED_AWAY = frozenset({"overloaded", "draining"})
+TURNED_AWAY = frozenset({Reason.OVERLOADED, Reason.DRAINING})
 """Reasons of pods that did not begin: the request goes back to the queue, as long as its timeout allows."""
 
 
@@ -62,7 +63,7 @@ class RouterBackend:
         try:
             self.queue.add(flight.waiting())
         except QueueFull as full:
-            yield Failed(request.id, 0, "queue_full", str(full), retryable=False)
+            yield Failed(request.id, 0, Reason.OVERLOADED, str(full), retryable=False)
             return
         self._flights[request.id] = flight
         try:
@@ -249,7 +250,7 @@ class RouterBackend:
     def _refuse_size(self, entry: Waiting, hold: Hold) -> None:
         self.queue.remove(entry.id)
         self._flights[entry.id].fail(
-            "context_length",
+            Reason.CONTEXT_LENGTH,
             f"the request needs KV room for {entry.tokens + HEADROOM_TOKENS} tokens; "
             f"the largest pod has {hold.largest_tokens}",
         )

@@ -11,7 +11,7 @@ import msgspec
 
 from tandem_runtime.contracts import pod_protocol as wire
 from tandem_runtime.contracts.framing import PREFIX, FrameError, check_lengths, pack
-from tandem_runtime.engine.events import Reason
+from tandem_runtime.contracts.pod_protocol import Reason
 from tandem_runtime.server.credits import share_out
 from tandem_runtime.server.pod import Pod
 from tandem_runtime.server.session import Session

@@ -6,9 +6,8 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from tandem_runtime.contracts.pod_protocol import VERSION, Delta, Failed, PodHello, PodState, Submit
+from tandem_runtime.contracts.pod_protocol import VERSION, Delta, Failed, PodHello, PodState, Reason, Submit
 from tandem_runtime.engine.client import EngineClient
-from tandem_runtime.engine.events import Reason
 from tandem_runtime.server.credits import Room
 from tandem_runtime.server.session import Reply, Session, complaint
 from tandem_runtime.text.tokenizer import Tokenizer

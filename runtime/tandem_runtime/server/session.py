@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tandem_runtime.contracts import kv_protocol as kv
-from tandem_runtime.contracts.pod_protocol import Delta, Failed, Submit, Usage
+from tandem_runtime.contracts.pod_protocol import Delta, Failed, Reason, Submit, Usage
 from tandem_runtime.contracts.sampling import Sampling
-from tandem_runtime.engine.events import Broken, Event, Finished, Output, Reason, RemoteAbandoned, Reserved
+from tandem_runtime.engine.events import Broken, Event, Finished, Output, RemoteAbandoned, Reserved
 from tandem_runtime.server.text_stream import TextStream
 from tandem_runtime.transfer.inbound import Inbound
 

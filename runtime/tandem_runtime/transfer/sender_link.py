@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from tandem_runtime.contracts import kv_protocol as kv
 from tandem_runtime.contracts.framing import FrameError
-from tandem_runtime.engine.events import Broken, Event, PagesComputed, PrefillDone, Reason
+from tandem_runtime.contracts.pod_protocol import Reason
+from tandem_runtime.engine.events import Broken, Event, PagesComputed, PrefillDone
 from tandem_runtime.engine.request import page_count
 from tandem_runtime.transfer.wire import Channel, beat, checksum
 

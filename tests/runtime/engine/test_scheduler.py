@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tandem_runtime.contracts.kv_protocol import Layout
+from tandem_runtime.contracts.pod_protocol import Reason
 from tandem_runtime.contracts.sampling import Sampling
-from tandem_runtime.engine.events import Broken, Event, Finished, Output, PrefillDone, Reason, RemoteAbandoned, Reserved
+from tandem_runtime.engine.events import Broken, Event, Finished, Output, PrefillDone, RemoteAbandoned, Reserved
 from tandem_runtime.engine.executor import Capacity, StepResult
 from tandem_runtime.engine.limits import SchedulerSettings
 from tandem_runtime.engine.request import Phase, Request

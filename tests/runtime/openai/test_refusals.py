@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
@@ -9,10 +11,11 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tandem_runtime.contracts.pod_protocol import Failed, Reason
 from tandem_runtime.openai.errors import ApiError
 from tandem_runtime.openai.schemas import NEUTRAL, ChatRequest, CompletionRequest, parse_body
 
-from tests.runtime.openai.local import running_front
+from tests.runtime.openai.local import ScriptedBackend, running_front
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-10, 1 << 62) | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -59,7 +62,11 @@ async def test_a_body_that_is_no_json_object_is_refused(body: bytes) -> None:
         ({"stop": [""]}, "stop", "invalid_value"),
         ({"stop": ["x"] * 17}, "stop", "invalid_value"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
+        ({"max_tokens": 1 << 64}, "max_tokens", "invalid_value"),
+        ({"max_completion_tokens": 1 << 31}, "max_completion_tokens", "invalid_value"),
         ({"messages": []}, "messages", "invalid_value"),
+        ({"messages": [{"role": [], "content": "x"}]}, "messages[0].role", "invalid_value"),
+        ({"messages": [{"role": {}, "content": "x"}]}, "messages[0].role", "invalid_value"),
         ({"messages": "hi"}, "messages", "invalid_value"),
         ({"messages": [USER, {"role": "wizard", "content": "x"}]}, "messages[1].role", "invalid_value"),
         ({"messages": [{"role": "user"}]}, "messages[0].content", "invalid_value"),
@@ -68,7 +75,8 @@ async def test_a_body_that_is_no_json_object_is_refused(body: bytes) -> None:
     ],
 )
 async def test_what_is_wrong_or_unsupported_is_named(fields: dict[str, Any], param: str, code: str) -> None:
-    async with running_front() as local:
+    # Without a known context length nothing but the parameter's own bound can refuse it.
+    async with running_front(ScriptedBackend(max_context_tokens=None)) as local:
         status, answer, _ = await local.chat(**fields)
         assert (status, answer["error"]["param"], answer["error"]["code"]) == (400, param, code)
         assert not local.backend.submits
@@ -125,6 +133,45 @@ async def test_unknown_paths_wrong_methods_and_odd_timeouts_answer_in_the_same_f
             status, answer, _ = await local.post("/v1/completions", {}, **{"x-tandem-timeout-ms": value})
             assert status == 400
             assert "x-tandem-timeout-ms" in answer["error"]["message"]
+
+
+async def test_a_refusal_quotes_little_of_what_was_sent_and_the_log_nothing() -> None:
+    async with running_front() as local:
+        for fields in ({"secret prompt " * 500: 1}, {"model": "secret prompt " * 500}):
+            status, answer, _ = await local.complete(**fields)
+            assert status in (400, 404)
+            assert len(msgspec.json.encode(answer)) < 2500
+        assert len(local.records) == 2
+        assert not any("secret" in str(record.log_fields()) for record in local.records)
+
+
+@pytest.mark.parametrize(
+    ("reason", "status", "code"),
+    [
+        (Reason.INVALID, 400, "invalid_value"),
+        (Reason.CONTEXT_LENGTH, 400, "context_length_exceeded"),
+        (Reason.OVERLOADED, 429, "queue_full"),
+        (Reason.DRAINING, 503, "draining"),
+        (Reason.TIMEOUT, 504, "timeout"),
+        (Reason.ENGINE_ERROR, 500, "engine_error"),
+    ],
+)
+async def test_what_a_pod_refuses_has_the_status_of_its_reason(reason: Reason, status: int, code: str) -> None:
+    backend = ScriptedBackend(words=[], ending=Failed("", 0, reason.value, "no", retryable=False))
+    async with running_front(backend) as local:
+        answered, answer, _ = await local.complete()
+        assert (answered, answer["error"]["code"]) == (status, code)
+
+
+async def test_a_body_that_stalls_is_given_up() -> None:
+    async def stall() -> AsyncIterator[bytes]:
+        yield b'{"model": '
+        await asyncio.Event().wait()
+
+    async with running_front(body_seconds=0.05) as local:
+        async with local.session.post(local.url + "/v1/completions", data=stall()) as response:
+            assert (response.status, (await response.json())["error"]["code"]) == (408, "body_timeout")
+        assert local.front.in_flight == 0
 
 
 @given(st.dictionaries(st.sampled_from([*CompletionRequest.__struct_fields__, *NEUTRAL, "x"]), JSON))

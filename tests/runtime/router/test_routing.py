@@ -104,7 +104,7 @@ async def test_being_turned_away_is_no_failure_the_request_waits_until_it_is_tak
         turned_away += 1
         if turned_away > 6:
             return None
-        return wire.Failed(submit.id, submit.attempt, "overloaded", "full", retryable=True)
+        return wire.Failed(submit.id, submit.attempt, wire.Reason.OVERLOADED, "full", retryable=True)
 
     async with running_router(FakePod("a", fail=full_at_first), max_attempts=2) as router:
         assert (await router.complete())[1]["choices"][0]["text"] == expected_text("hello", 20)
