@@ -18,6 +18,10 @@ class RenderSettings:
     termination_grace_seconds: int = 120
     """Upper bound for answers in flight to finish or to move; an idle pod is gone in a second."""
 
+    router_linger_seconds: int = 5
+    """A router goes on accepting this long before its SIGTERM: kube-proxies still send it new connections until they
+    have heard that it leaves. Model pods need none: routers hear from the pod itself that it drains."""
+
     drain_margin_seconds: int = 10
     """The runtime ends its drain this long before it would be killed, to close its connections in order."""
 

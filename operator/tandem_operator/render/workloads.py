@@ -15,6 +15,7 @@ from tandem_operator.render.pods import (
     ENDPOINTS_FILE,
     ENDPOINTS_PATH,
     TOKEN_FILE,
+    InvalidTemplate,
     override_template,
     pod_template,
     port,
@@ -26,6 +27,8 @@ def router_deployment(infd: InferenceDeployment, revision: str, image: str, sett
     """`NAME-router`: keeps its name through revisions, so that its Service never lacks endpoints."""
     spec = infd.spec.router
     source = _source(infd, tokenizer_only=True)
+    grace = grace_seconds(spec.template, "router", settings)
+    linger = min(settings.router_linger_seconds, grace // 2)
     arguments = [
         "router",
         "--endpoints", ENDPOINTS_FILE,
@@ -36,7 +39,7 @@ def router_deployment(infd: InferenceDeployment, revision: str, image: str, sett
         "--wait-for-pods", spec.wait_for_pods,
         "--http-port", str(HTTP_PORT),
         "--metrics-port", str(METRICS_PORT),
-        "--drain-timeout", drain_timeout(spec.template, settings),
+        "--drain-timeout", drain_timeout(grace - linger, settings),
     ]  # fmt: skip
     template = pod_template(
         labels=names.pod_labels(infd.name, "router", revision),
@@ -49,9 +52,10 @@ def router_deployment(infd: InferenceDeployment, revision: str, image: str, sett
         started_when="/healthz",  # a router without model pods has started; it waits for them
         settings=settings,
     )
-    template["spec"]["containers"][0]["volumeMounts"].append(
-        {"name": "endpoints", "mountPath": ENDPOINTS_PATH, "readOnly": True}
-    )
+    container = template["spec"]["containers"][0]
+    container["volumeMounts"].append({"name": "endpoints", "mountPath": ENDPOINTS_PATH, "readOnly": True})
+    if linger:  # the API server refuses a sleep of 0 s
+        container["lifecycle"] = {"preStop": {"sleep": {"seconds": linger}}}
     template["spec"]["volumes"].append({"name": "endpoints", "configMap": {"name": names.endpoints_name(infd.name)}})
     return deployment(
         infd,
@@ -82,7 +86,7 @@ def pool_deployment(
         "--internal-port", str(INTERNAL_PORT),
         "--kv-port", str(KV_PORT),
         "--metrics-port", str(METRICS_PORT),
-        "--drain-timeout", drain_timeout(pool.template, settings),
+        "--drain-timeout", drain_timeout(grace_seconds(pool.template, role, settings), settings),
     ]  # fmt: skip
     template = pod_template(
         labels=names.pod_labels(infd.name, role, revision),
@@ -108,10 +112,21 @@ def pool_deployment(
     )
 
 
-def drain_timeout(override: dict[str, Any], settings: RenderSettings) -> str:
-    """Follows the grace period, also that of a template override."""
-    grace = (override.get("spec") or {}).get("terminationGracePeriodSeconds") or settings.termination_grace_seconds
-    return f"{max(int(grace) - settings.drain_margin_seconds, 1)}s"
+def grace_seconds(override: dict[str, Any], owner: str, settings: RenderSettings) -> int:
+    """From SIGTERM, or from the preStop hook where there is one, to SIGKILL. Raises InvalidTemplate."""
+    given = (override.get("spec") or {}).get("terminationGracePeriodSeconds")
+    if given is None:
+        return settings.termination_grace_seconds
+    if not isinstance(given, int) or given < 0:
+        raise InvalidTemplate(
+            f"spec.{owner}.template.spec.terminationGracePeriodSeconds is {given!r}; give a number of seconds, 0 or more"
+        )
+    return given
+
+
+def drain_timeout(grace: int, settings: RenderSettings) -> str:
+    """For `grace` seconds from SIGTERM to SIGKILL."""
+    return f"{max(grace - settings.drain_margin_seconds, 1)}s"
 
 
 def _source(infd: InferenceDeployment, tokenizer_only: bool) -> ModelSource | None:

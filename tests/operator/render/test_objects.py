@@ -16,6 +16,7 @@ from tandem_operator.api.deployment import InferenceDeployment, parse_deployment
 from tandem_operator.config import RenderSettings
 from tandem_operator.render.network import token_secret
 from tandem_operator.render.objects import render
+from tandem_operator.render.pods import InvalidTemplate
 from tandem_runtime.__main__ import COMMANDS
 from tandem_runtime.contracts.endpoints import read_endpoints
 
@@ -206,6 +207,26 @@ def test_a_model_pod_starts_when_it_is_ready_and_a_router_when_it_runs() -> None
 
 def test_the_drain_ends_before_the_grace_period() -> None:
     objects = by_name(deployment(decode={"template": {"spec": {"terminationGracePeriodSeconds": 600}}}))
-    for name, want in (("decode-0123abcd", "590s"), ("prefill-0123abcd", "110s"), ("router", "110s")):
+    for name, want in (("decode-0123abcd", "590s"), ("prefill-0123abcd", "110s"), ("router", "105s")):
         arguments = objects[f"Deployment/chat-{name}"]["spec"]["template"]["spec"]["containers"][0]["args"]
         assert options(arguments)["--drain-timeout"] == want
+
+
+@pytest.mark.parametrize("grace", [None, 0, 1, 2, 7, 30, 3600])
+def test_a_router_takes_new_connections_until_everybody_knows_that_it_leaves(grace: int | None) -> None:
+    spec = {} if grace is None else {"terminationGracePeriodSeconds": grace}
+    objects = by_name(deployment(router={"template": {"spec": spec}}))
+    pod = objects["Deployment/chat-router"]["spec"]["template"]["spec"]
+    container, whole = pod["containers"][0], pod["terminationGracePeriodSeconds"]
+    linger = container.get("lifecycle", {"preStop": {"sleep": {"seconds": 0}}})["preStop"]["sleep"]["seconds"]
+    drain = int(options(container["args"])["--drain-timeout"].rstrip("s"))
+    assert linger == min(5, whole // 2)
+    assert ("lifecycle" in container) is (linger > 0), "the API server refuses a sleep of 0 s"
+    assert linger + drain <= max(whole, 1)
+    assert not any("lifecycle" in pod["containers"][0] for pod in pods(list(objects.values()))[:2])
+
+
+@pytest.mark.parametrize("grace", ["soon", -1, 1.5])
+def test_a_grace_period_that_is_no_number_of_seconds_is_refused_by_its_path(grace: object) -> None:
+    with pytest.raises(InvalidTemplate, match=r"spec\.decode\.template\.spec\.terminationGracePeriodSeconds is "):
+        all_objects(deployment(decode={"template": {"spec": {"terminationGracePeriodSeconds": grace}}}))
