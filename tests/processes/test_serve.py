@@ -235,9 +235,13 @@ def test_a_bad_model_folder_is_one_clear_sentence(tmp_path: Path) -> None:
     code, output = refused("--model", str(tmp_path / "nothing"))
     assert (code, output.count("\n")) == (EXIT_BAD_CONFIG, 1)
     assert "is not a folder" in output
+    code, output = refused("--model", str(tmp_path))
+    assert (code, output.count("\n")) == (EXIT_BAD_MODEL, 1)
+    assert f"{tmp_path} has no config.json" in output
+    (tmp_path / "config.json").write_text("{}")  # now the processes find out: all at about the same time
     code, output = refused("--model", str(tmp_path), "--prefill", "0", "--port-base", str(free_port_base()))
-    assert code == EXIT_BAD_MODEL
-    assert str(tmp_path) in output.splitlines()[-1]
+    assert code == EXIT_BAD_MODEL, output
+    assert str(tmp_path) in output.splitlines()[-1], output
     assert refused()[0] == EXIT_BAD_CONFIG
 
 

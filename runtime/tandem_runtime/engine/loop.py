@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
+from tandem_runtime.contracts.pod_protocol import Reason
 from tandem_runtime.engine.events import (
     Abort,
     Add,
@@ -21,7 +22,6 @@ from tandem_runtime.engine.events import (
     Event,
     PagesComputed,
     PagesTaken,
-    Reason,
     RemoteCommit,
     RemoteFailed,
     RemotePage,

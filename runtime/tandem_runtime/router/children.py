@@ -51,6 +51,11 @@ class Child:
         code = await self._process.wait()
         return code if code >= 0 else 128 - code
 
+    @property
+    def started(self) -> bool:
+        """There is, or was, a process."""
+        return self._process is not None
+
     def signal(self, number: signal.Signals) -> None:
         """Nothing happens when it has ended."""
         if self._process is not None and self._process.returncode is None:
@@ -92,7 +97,7 @@ async def stop_all(children: Sequence[Child], grace_seconds: float) -> None:
     """SIGTERM to all at once, SIGKILL to those that are left after the grace."""
     for child in children:
         child.signal(signal.SIGTERM)
-    endings = [asyncio.ensure_future(child.wait()) for child in children]
+    endings = [asyncio.ensure_future(child.wait()) for child in children if child.started]
     if not endings:
         return
     _, left = await asyncio.wait(endings, timeout=grace_seconds)

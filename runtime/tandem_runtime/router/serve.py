@@ -99,6 +99,10 @@ def check(args: argparse.Namespace) -> None:
         raise ServeError("--model DIR is missing (`tandem-runtime make-model DIR` writes a small one)")
     if args.model is not None and not args.model.is_dir():
         raise ServeError(f"--model {args.model} is not a folder")
+    if args.executor == "torch" and not (args.model / "config.json").is_file():
+        # Said here: every process would say it, and which of them is heard first is chance.
+        text = f"--model {args.model} has no config.json; it takes a folder as Hugging Face saves it"
+        raise ServeError(text, names.EXIT_BAD_MODEL)
     if args.decode < 1 or args.prefill < 0:
         raise ServeError(f"--decode {args.decode} --prefill {args.prefill}: at least 1 decode pod is needed")
 
@@ -263,7 +267,8 @@ def report_death(child: Child, code: int) -> None:
     """What it said last; a bad model is one sentence already."""
     lines = [line for line in child.last_lines if line]
     if code == names.EXIT_BAD_MODEL:
-        print(f"{child.name}: {lines[-1] if lines else 'the model cannot be loaded'}", flush=True)
+        sentences = [line for line in lines if not line.startswith("{")]  # the others are its log
+        print(f"{child.name}: {sentences[-1] if sentences else 'the model cannot be loaded'}", flush=True)
         return
     print(f"{child.name} ended with code {code}; its last lines:", flush=True)
     for line in lines[-LAST_LINES_SHOWN:]:

@@ -71,6 +71,8 @@ class MetricsServer:
             await writer.drain()
         except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError):
             pass  # whoever asked is gone or does not speak HTTP
+        except asyncio.CancelledError:
+            pass  # the event loop ends; asyncio would log a traceback as the last words of the process
         finally:
             writer.close()
 

@@ -56,6 +56,17 @@ async def test_garbage_on_the_metrics_port_harms_nobody(garbage: bytes) -> None:
     server.stop()
 
 
+def test_a_process_that_ends_while_a_probe_is_half_read_says_nothing_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    async def end_with_an_open_connection() -> asyncio.StreamWriter:
+        port = await MetricsServer(ROUTES).start("127.0.0.1", 0)
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.sleep(0.05)
+        return writer
+
+    asyncio.run(end_with_an_open_connection())
+    assert not caplog.records, "the last words of a failed pod are its reason"
+
+
 def test_prometheus_reads_what_is_written() -> None:
     awkward = 'a "quoted" \\ line\nbreak'
     body = render(
