@@ -47,7 +47,7 @@ class Reason:
     OUT_OF_MEMORY = "OutOfMemory"
     IMAGE_MISSING = "ImageMissing"
     UNSCHEDULABLE = "Unschedulable"
-    POD_CONFIG = "PodConfigError"  # a Secret, ConfigMap or volume that the pod needs is not there
+    POD_CONFIG = "PodConfigError"  # what the pod needs is not there: a ConfigMap, a command in its image ...
     PODS_REFUSED = "PodsRefused"  # quota, Pod Security or a webhook refuses the pods
 
     # Progressing

@@ -12,8 +12,20 @@ from tandem_operator.api import names
 from tandem_operator.api.conditions import POD_PROBLEMS, Reason
 from tandem_operator.reconcile.world import Object
 
-IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"})
+IMAGE_REASONS: Final = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "ErrImageNeverPull",
+        "InvalidImageName",
+        "ImageInspectError",
+        "RegistryUnavailable",
+        "SignatureValidationFailed",
+    }
+)
 CONFIG_REASONS: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+NOT_STARTED: Final = frozenset({"StartError", "ContainerCannotRun"})
+"""Reasons of an end that was none: the command is not in the image, or may not run there."""
 MESSAGE_LIMIT: Final = 400
 """Characters of a pod's own words; the rest is in its log."""
 
@@ -68,7 +80,7 @@ def _problems(pod: Object) -> Iterator[Problem]:
 
 
 def _container_problems(pod: str, container: dict[str, Any], init: bool) -> Iterator[Problem]:
-    if container.get("ready") and not init:
+    if container.get("ready"):  # of an init container: it is done, or a sidecar that runs
         return
     waiting = (container.get("state") or {}).get("waiting") or {}
     reason = waiting.get("reason", "")
@@ -84,7 +96,9 @@ def _container_problems(pod: str, container: dict[str, Any], init: bool) -> Iter
             f"pod {pod} cannot start: {shorten(waiting.get('message', reason))}; see kubectl describe pod {pod}",
         )
     ended = (container.get("state") or {}).get("terminated") or (container.get("lastState") or {}).get("terminated")
-    if not ended or ended.get("exitCode", 0) == 0:
+    if not ended:
+        return
+    if ended.get("exitCode", 0) == 0 and reason != "CrashLoopBackOff":  # the runtime drains and ends well when told to
         return
     if reason == "CrashLoopBackOff" or container.get("restartCount", 0) > 0 or not waiting:
         yield _exit_problem(pod, container, ended, init)
@@ -92,10 +106,18 @@ def _container_problems(pod: str, container: dict[str, Any], init: bool) -> Iter
 
 def _exit_problem(pod: str, container: dict[str, Any], ended: dict[str, Any], init: bool) -> Problem:
     code = ended.get("exitCode")
-    words = shorten(ended.get("message", "")) or "it left no message"
+    words = tail(ended.get("message", "")) or "it left no message"
     restarts = container.get("restartCount", 0)
     times = f"container {container['name']} of pod {pod} ended with code {code}, {restarts} restarts"
     log = f"kubectl logs {pod} -c {container['name']} --previous"
+    if ended.get("reason") == "OOMKilled":
+        return Problem(Reason.OUT_OF_MEMORY, f"{times}: out of memory; raise resources.limits.memory")
+    if ended.get("reason") in NOT_STARTED:
+        return Problem(
+            Reason.POD_CONFIG,
+            f"container {container['name']} of pod {pod} cannot be started from image {container.get('image')}:"
+            f" {words}; correct spec.runtime.image",
+        )
     if init and container["name"] == names.FETCH_CONTAINER:
         return Problem(
             Reason.MODEL_NOT_FETCHED, f"the model cannot be brought: {words}; correct spec.model.uri ({times})"
@@ -104,11 +126,21 @@ def _exit_problem(pod: str, container: dict[str, Any], ended: dict[str, Any], in
         return Problem(Reason.MODEL_NOT_LOADED, f"the model cannot be loaded: {words}; correct the model ({times})")
     if code == EXIT_BAD_CONFIG:
         return Problem(Reason.CONFIG_REFUSED, f"the runtime refuses its settings: {words}; correct the spec ({times})")
-    if ended.get("reason") == "OOMKilled":
-        return Problem(Reason.OUT_OF_MEMORY, f"{times}: out of memory; raise resources.limits.memory")
+    if code == 0:
+        words = "it ended as if told to, which is what a failed liveness or startup probe does"
     return Problem(Reason.CRASH_LOOP, f"{times}: {words}; see {log}")
 
 
+def tail(text: str) -> str:
+    """The end of what a program left: of a long log the last lines say why it ended."""
+    line = _one_line(text)
+    return line if len(line) <= MESSAGE_LIMIT else "..." + line[3 - MESSAGE_LIMIT :]
+
+
 def shorten(text: str) -> str:
-    line = " ".join(str(text).split()).rstrip(".;")
+    line = _one_line(text)
     return line if len(line) <= MESSAGE_LIMIT else line[: MESSAGE_LIMIT - 3] + "..."
+
+
+def _one_line(text: str) -> str:
+    return " ".join(str(text).split()).rstrip(".;")

@@ -119,7 +119,7 @@ def grace_seconds(override: dict[str, Any], owner: str, settings: RenderSettings
         return settings.termination_grace_seconds
     if not isinstance(given, int) or given < 0:
         raise InvalidTemplate(
-            f"spec.{owner}.template.spec.terminationGracePeriodSeconds is {given!r}; give a number of seconds, 0 or more"
+            f"spec.{owner}.template.spec.terminationGracePeriodSeconds is {given!r}; give whole seconds, 0 or more"
         )
     return given
 

@@ -91,11 +91,158 @@ def test_a_problem_is_named_and_ends_with_what_to_do(status: dict[str, Any], rea
         pod({"containerStatuses": [container(CRASHED, {"exitCode": 1}, restartCount=9)]}, deletionTimestamp="now"),
         pod({"phase": "Failed", "containerStatuses": [container({"terminated": {"exitCode": 137}})]}),
         pod({"initContainerStatuses": [container({"terminated": {"exitCode": 0}}, name="fetch")]}),
+        pod(
+            {"initContainerStatuses": [container({"running": {}}, {"exitCode": 1}, "mesh", restartCount=1, ready=True)]}
+        ),
+        pod({"containerStatuses": [container({"running": {}}, {"exitCode": 0}, restartCount=1)]}),
     ],
-    ids=["new", "creating", "recovered", "leaving", "evicted", "fetched"],
+    ids=["new", "creating", "recovered", "leaving", "evicted", "fetched", "sidecar", "stopped-once"],
 )
 def test_a_pod_that_starts_leaves_or_has_recovered_is_no_problem(healthy: dict[str, Any]) -> None:
     assert find_problem([healthy]) is None
+
+
+REALISTIC: list[tuple[str, dict[str, Any], str, list[str]]] = [
+    (
+        "a node without GPUs",
+        {
+            "phase": "Pending",
+            "conditions": [
+                {
+                    "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                    "lastProbeTime": None, "lastTransitionTime": "2030-01-01T00:00:00Z",
+                    "message": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu. no new claims to deallocate,"
+                    " preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.",
+                }
+            ],
+            "qosClass": "Burstable",
+        },
+        "Unschedulable", ["3 Insufficient nvidia.com/gpu", "lower resources"],
+    ),
+    (
+        "an image that no registry has, seen at the init container",
+        {
+            "initContainerStatuses": [
+                container(
+                    {
+                        "waiting": {
+                            "reason": "ImagePullBackOff",
+                            "message": 'Back-off pulling image "registry/none:1": ErrImagePull: not found',
+                        }
+                    },
+                    name="fetch", image="registry/none:1", started=False,
+                )
+            ],
+            "containerStatuses": [container({"waiting": {"reason": "PodInitializing"}}, started=False)],
+        },
+        "ImageMissing", ["registry/none:1", "ErrImagePull: not found", "spec.runtime.image"],
+    ),
+    (
+        "a model that is larger than the memory limit",
+        {
+            "phase": "Running",
+            "containerStatuses": [
+                container(
+                    {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s restarting failed container"}},
+                    {"exitCode": 137, "reason": "OOMKilled", "startedAt": "x", "finishedAt": "y", "containerID": "c"},
+                    restartCount=4, started=False,
+                )
+            ],
+        },
+        "OutOfMemory", ["4 restarts: out of memory", "raise resources.limits.memory"],
+    ),
+    (
+        "a fetch that was killed for memory has no wrong uri",
+        {
+            "initContainerStatuses": [
+                container(CRASHED, {"exitCode": 137, "reason": "OOMKilled"}, name="fetch", restartCount=1)
+            ],
+        },
+        "OutOfMemory", ["container fetch of pod p-1", "raise resources.limits.memory"],
+    ),
+    (
+        "a fetch that is tried for the second time",
+        {
+            "initContainerStatuses": [
+                container(
+                    {"running": {"startedAt": "x"}},
+                    {"exitCode": 1, "reason": "Error", "message": "hf://org/none: 404 Not Found"},
+                    name="fetch", restartCount=1, started=False,
+                )
+            ],
+            "containerStatuses": [container({"waiting": {"reason": "PodInitializing"}}, started=False)],
+        },
+        "ModelNotFetched", ["hf://org/none: 404 Not Found", "correct spec.model.uri"],
+    ),
+    (
+        "a foreign image, while it is started",
+        {
+            "containerStatuses": [
+                container(
+                    {"waiting": {"reason": "RunContainerError", "message": 'exec: "tandem-runtime": not found'}},
+                    {"exitCode": 128, "reason": "StartError", "message": 'exec: "tandem-runtime": not found'},
+                    restartCount=2,
+                )
+            ],
+        },
+        "PodConfigError", ['exec: "tandem-runtime": not found'],
+    ),
+    (
+        "the same foreign image, between two tries",
+        {
+            "containerStatuses": [
+                container(
+                    CRASHED,
+                    {"exitCode": 128, "reason": "StartError", "message": 'exec: "tandem-runtime": not found'},
+                    restartCount=2,
+                )
+            ],
+        },
+        "PodConfigError", ['exec: "tandem-runtime": not found', "correct spec.runtime.image"],
+    ),
+    (
+        "a pod that its liveness probe stops again and again: the runtime drains and ends with 0",
+        {"containerStatuses": [container(CRASHED, {"exitCode": 0, "reason": "Completed"}, restartCount=5)]},
+        "CrashLoopBackOff", ["ended with code 0, 5 restarts", "probe", "--previous"],
+    ),
+    (
+        "an image that must not run as root",
+        {
+            "containerStatuses": [
+                container(
+                    {
+                        "waiting": {
+                            "reason": "CreateContainerConfigError",
+                            "message": "container has runAsNonRoot and image will run as root",
+                        }
+                    }
+                )
+            ],
+        },
+        "PodConfigError", ["image will run as root", "kubectl describe pod p-1"],
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "says"), [row[1:] for row in REALISTIC], ids=[row[0] for row in REALISTIC]
+)
+def test_a_status_as_kubelets_write_it_is_understood(status: dict[str, Any], reason: str, says: list[str]) -> None:
+    problem = find_problem([pod(status)])
+    assert problem is not None
+    assert problem.reason == reason
+    for words in says:
+        assert words in problem.message
+
+
+def test_of_a_long_log_the_end_is_told_where_the_error_is() -> None:
+    log = "\n".join([*(f'{{"level":"info","message":"line {n}"}}' for n in range(200)), "ValueError: head_dim is 7"])
+    problem = find_problem(
+        [pod({"containerStatuses": [container(CRASHED, {"exitCode": 1, "message": log}, restartCount=1)]})]
+    )
+    assert problem is not None
+    assert "ValueError: head_dim is 7; see kubectl logs" in problem.message
+    assert len(problem.message) < 700
 
 
 def test_the_most_specific_problem_of_several_pods_is_told() -> None:
