@@ -102,7 +102,7 @@ class RouterBackend:
         for address in addresses:
             task = self._tasks.get(address)
             if task is None or task.done():
-                link = PodLink(address, self._hello(), self._settings.links, self)
+                link = PodLink(address, self._hello, self._settings.links, self)
                 self.links[address] = link
                 self._tasks[address] = asyncio.get_running_loop().create_task(link.run())
                 self._tasks[address].add_done_callback(partial(self._forget, address, link))
@@ -280,8 +280,9 @@ class RouterBackend:
             self._wake = asyncio.get_running_loop().call_later(max(0.0, when - now) + 0.001, self._pump)
 
     def _hello(self) -> RouterHello:
+        """For one connection: the token may change while the router runs."""
         settings = self._settings
-        return RouterHello(VERSION, settings.router_id, settings.incarnation, settings.token, settings.revision)
+        return RouterHello(VERSION, settings.router_id, settings.incarnation, settings.token(), settings.revision)
 
     def _forget(self, address: Address, link: PodLink, _: asyncio.Task[None]) -> None:
         if self.links.get(address) is link:

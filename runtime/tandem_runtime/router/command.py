@@ -15,6 +15,7 @@ import uvloop
 
 from tandem_runtime.contracts import names
 from tandem_runtime.contracts.durations import parse_duration
+from tandem_runtime.contracts.token_file import TokenFile, TokenFileError
 from tandem_runtime.openai.front import FrontSettings
 from tandem_runtime.policy.queue import QueueLimits
 from tandem_runtime.router.app import Ports, PortTaken, RouterApp, serve
@@ -59,9 +60,9 @@ def run(args: argparse.Namespace) -> int:
     router_id = os.environ.get("HOSTNAME") or socket.gethostname()
     configure_logging("router", router_id)
     try:
-        token = args.token_file.read_text().strip()
-    except OSError as error:
-        return fail(f"cannot read --token-file {args.token_file}: {error.strerror}", names.EXIT_BAD_CONFIG)
+        token = TokenFile(args.token_file)
+    except TokenFileError as error:
+        return fail(f"--token-file: {error}", names.EXIT_BAD_CONFIG)
     try:
         tokenizer = load_tokenizer(args.model)
         context_tokens = args.max_context_tokens or read_context_tokens(args.model)

@@ -49,7 +49,7 @@ class PodLink:
     def __init__(
         self,
         address: Address,
-        hello: wire.RouterHello,
+        hello: Callable[[], wire.RouterHello],
         settings: LinkSettings,
         events: LinkEvents,
         jitter: Callable[[], float] = random.random,
@@ -130,7 +130,7 @@ class PodLink:
         try:
             async with asyncio.timeout(self._settings.connect_timeout_seconds):
                 await loop.create_connection(lambda: connection, self.address.host, self.address.port)
-                connection.send(self._own_hello)
+                connection.send(self._own_hello())
                 first = await connection.first
         except TimeoutError:
             connection.close()

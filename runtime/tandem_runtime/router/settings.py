@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tandem_runtime.contracts.token_file import TokenSource
 from tandem_runtime.policy.queue import QueueLimits
 
 
@@ -30,7 +31,7 @@ class RouterSettings:
     """Identity and laws of one router."""
 
     revision: str
-    token: str
+    token: TokenSource
     router_id: str
     incarnation: str
     max_context_tokens: int | None = None

@@ -10,7 +10,7 @@ from contextlib import suppress
 import msgspec
 
 from tandem_runtime.contracts import pod_protocol as wire
-from tandem_runtime.contracts.framing import PREFIX, FrameError, check_lengths, pack
+from tandem_runtime.contracts.framing import MAX_CONTROL_BYTES, MAX_HELLO_BYTES, PREFIX, FrameError, check_lengths, pack
 from tandem_runtime.contracts.pod_protocol import Reason
 from tandem_runtime.server.credits import share_out
 from tandem_runtime.server.pod import Pod
@@ -119,7 +119,7 @@ class RouterConnection:
 
     async def greet(self) -> bool:
         """Whether this router may talk to this pod."""
-        first = await asyncio.wait_for(self._receive(), HELLO_SECONDS)
+        first = await asyncio.wait_for(self._receive(MAX_HELLO_BYTES), HELLO_SECONDS)
         if not isinstance(first, wire.RouterHello):
             raise FrameError(f"{type(first).__name__} before the router's hello")
         reason = self._refusal(first)
@@ -133,7 +133,7 @@ class RouterConnection:
 
     def _refusal(self, hello: wire.RouterHello) -> str:
         identity = self._pod.identity
-        if not hmac.compare_digest(hello.token.encode(), identity.token.encode()):
+        if not hmac.compare_digest(hello.token.encode(), identity.token().encode()):
             return "wrong token: router and pod must belong to the same deployment"
         if hello.version != wire.VERSION:
             return f"version {hello.version} of the protocol, this pod speaks {wire.VERSION}"
@@ -159,9 +159,9 @@ class RouterConnection:
         log.warning("a router was silent for %.1f s", HEARTBEAT_SECONDS * MISSED_HEARTBEATS)
         self.writer.transport.abort()
 
-    async def _receive(self) -> wire.FromRouter:
+    async def _receive(self, max_control_bytes: int = MAX_CONTROL_BYTES) -> wire.FromRouter:
         control_bytes, payload_bytes = PREFIX.unpack(await self._reader.readexactly(PREFIX.size))
-        check_lengths(control_bytes, payload_bytes)
+        check_lengths(control_bytes, payload_bytes, max_control_bytes)
         if payload_bytes:
             raise FrameError(f"payload of {payload_bytes} bytes; the internal port takes none")
         control = await self._reader.readexactly(control_bytes)

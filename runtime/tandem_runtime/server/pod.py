@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass
 
 from tandem_runtime.contracts.pod_protocol import VERSION, Delta, Failed, PodHello, PodState, Reason, Submit
+from tandem_runtime.contracts.token_file import TokenSource
 from tandem_runtime.engine.client import EngineClient
 from tandem_runtime.server.credits import Room
 from tandem_runtime.server.session import Reply, Session, complaint
@@ -31,7 +32,7 @@ class PodIdentity:
     revision: str
     incarnation: str
     address: str
-    token: str
+    token: TokenSource
     model_name: str = ""
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from tandem_runtime.contracts import names
 from tandem_runtime.contracts.coefficients import Coefficients, read_coefficients
 from tandem_runtime.contracts.durations import parse_duration
+from tandem_runtime.contracts.token_file import TokenFile, TokenFileError, TokenSource
 from tandem_runtime.engine.executor import Executor, ModelError
 from tandem_runtime.engine.limits import SchedulerSettings
 
@@ -39,7 +40,7 @@ class ServerSettings:
     pod_name: str
     address: str
     revision: str
-    token: str
+    token: TokenSource
     bind: str
     internal_port: int
     kv_port: int
@@ -149,16 +150,13 @@ def read_settings(role: str, args: argparse.Namespace) -> ServerSettings:
     )
 
 
-def _read_token(path: Path | None) -> str:
+def _read_token(path: Path | None) -> TokenSource:
     if path is None:
-        return ""
+        return lambda: ""
     try:
-        token = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--token-file {path} cannot be read: {error}") from error
-    if not token:
-        raise ConfigError(f"--token-file {path} is empty")
-    return token
+        return TokenFile(path)
+    except TokenFileError as error:
+        raise ConfigError(f"--token-file: {error}") from error
 
 
 def _positive(words: str) -> int:

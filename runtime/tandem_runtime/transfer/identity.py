@@ -1,13 +1,16 @@
-"""Who a pod is on the kv port, and how its chain hashes are keyed."""
+"""Who a pod is on the kv port, and how chain hashes are keyed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from tandem_runtime.contracts import hashing
 from tandem_runtime.contracts import kv_protocol as kv
 from tandem_runtime.contracts.framing import MAX_PAYLOAD_BYTES
+from tandem_runtime.contracts.token_file import TokenSource
 from tandem_runtime.engine.client import EngineClient
 
 
@@ -15,22 +18,29 @@ from tandem_runtime.engine.client import EngineClient
 class KvIdentity:
     """One side of the hand-off. `incarnation` changes with every start of the process."""
 
-    hello: kv.Hello
+    facts: kv.Hello
+    """All of the hello but the token."""
     engine: EngineClient
+    token: TokenSource
+
+    @property
+    def hello(self) -> kv.Hello:
+        """With the token of this moment: take it once for each connection."""
+        return msgspec.structs.replace(self.facts, token=self.token())
 
     @property
     def incarnation(self) -> str:
         """Fence of everything that this pod granted."""
-        return self.hello.incarnation
+        return self.facts.incarnation
 
-    def chain_hash(self, tokens: Sequence[int], salt: bytes) -> bytes:
-        """Head of the hash chain over `tokens`; empty below one block. Keyed by the deployment's token."""
-        hashes = hashing.chain(tokens, self.hello.token.encode(), salt)
-        return hashes[-1] if hashes else b""
+    @property
+    def layout(self) -> kv.Layout:
+        """Of this pod's pages."""
+        return self.facts.layout
 
     def reject(self, reason: str, peer: kv.Hello) -> kv.Reject:
         """Both hashes, so that a person can see which side is the odd one."""
-        return kv.Reject(reason, self.hello.compat_hash, peer.compat_hash)
+        return kv.Reject(reason, self.facts.compat_hash, peer.compat_hash)
 
     def pulse(self) -> tuple[str, int, int]:
         """Incarnation, free pages, queued tokens: what Ping and Pong say."""
@@ -38,17 +48,24 @@ class KvIdentity:
         return self.incarnation, state.total_pages - state.used_pages, state.waiting_tokens
 
 
-def make_identity(engine: EngineClient, role: str, pod: str, incarnation: str, token: str) -> KvIdentity:
+def make_identity(engine: EngineClient, role: str, pod: str, incarnation: str, token: TokenSource) -> KvIdentity:
     """After the engine has loaded."""
     capacity = engine.capacity
-    hello = kv.Hello(
+    facts = kv.Hello(
         proto=kv.PROTO,
         compat_hash=capacity.compat_hash,
         incarnation=incarnation,
         role=role,
         pod=pod,
-        token=token,
+        token="",
         layout=capacity.layout,
         max_frame_bytes=MAX_PAYLOAD_BYTES,
     )
-    return KvIdentity(hello, engine)
+    return KvIdentity(facts, engine, token)
+
+
+def chain_hash(tokens: Sequence[int], token: str, salt: bytes) -> bytes:
+    """Head of the hash chain over `tokens`; empty below one block. Keyed by the `token` that both pods have said on
+    their connection: after a change of the deployment's token they may have different files, but not here."""
+    hashes = hashing.chain(tokens, token.encode(), salt)
+    return hashes[-1] if hashes else b""

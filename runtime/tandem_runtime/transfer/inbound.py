@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from tandem_runtime.contracts import kv_protocol as kv
 from tandem_runtime.contracts.framing import FrameError
 from tandem_runtime.contracts.pod_protocol import PrefillPeer
-from tandem_runtime.transfer.identity import KvIdentity
+from tandem_runtime.transfer.identity import chain_hash
 
 
 @dataclass(slots=True, eq=False)
@@ -46,16 +46,17 @@ class Inbound:
         self.received_bytes += frame.len
         self.arrived.setdefault(ordinal, set()).update(range(frame.layer_first, frame.layer_end))
 
-    def incomplete(self, message: kv.Commit, identity: KvIdentity) -> str:
-        """What is missing or wrong; empty when all layers of all pages are here, and are of these tokens."""
-        layers = set(range(identity.hello.layout.layers))
+    def incomplete(self, message: kv.Commit, layer_count: int, token: str) -> str:
+        """What is missing or wrong; empty when all layers of all pages are here, and are of these tokens. `token` is
+        that of the connection."""
+        layers = set(range(layer_count))
         tokens = self.request.tokens
         missing = [ordinal for ordinal in range(len(self.pages)) if self.arrived.get(ordinal) != layers]
         if missing or message.frames_sent != self.frames:
             return f"{self.frames} of {message.frames_sent} frames came, pages {missing[:8]} are not complete"
         if message.n_tokens != len(tokens):
             return f"KV of {message.n_tokens} tokens came for {len(tokens)}"
-        if message.chain_hash != identity.chain_hash(tokens, self.request.salt):
+        if message.chain_hash != chain_hash(tokens, token, self.request.salt):
             return "the KV is of other tokens (chain hash differs)"
         return ""
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 
 from tandem_runtime.contracts import kv_protocol as kv
-from tandem_runtime.contracts.framing import FrameError
+from tandem_runtime.contracts.framing import MAX_HELLO_BYTES, FrameError
 from tandem_runtime.engine.events import RemoteCommit, RemoteFailed, RemotePage
 from tandem_runtime.transfer.identity import KvIdentity
 from tandem_runtime.transfer.inbound import Inbound, check_shape
@@ -110,6 +110,8 @@ class ReceiverLink:
         self._inbound: dict[tuple[str, int], Inbound] = {}
         self._channel: Channel | None = None
         self._peer: kv.Hello | None = None
+        self._token = ""
+        """What both sides have said on this connection."""
         self._task = asyncio.create_task(self._run())
 
     def add(self, transfer: Inbound) -> None:
@@ -160,20 +162,21 @@ class ReceiverLink:
     async def _connect(self) -> Channel:
         reader, writer = await asyncio.open_connection(*self.address, limit=READ_LIMIT_BYTES)
         channel = self._channel = Channel(reader, writer)
-        channel.send(self._identity.hello)
-        answer = await channel.receive()
+        own = self._identity.hello
+        channel.send(own)
+        answer = await channel.receive(MAX_HELLO_BYTES)
         if isinstance(answer, kv.Reject):
             hashes = f"peer's compat hash {answer.own_compat_hash}, this pod's {answer.peer_compat_hash}"
             raise Rejected(f"{answer.reason}; {hashes}")
         if not isinstance(answer, kv.Hello):
             raise FrameError(f"{type(answer).__name__} instead of HELLO")
-        reason = mismatch(self._identity.hello, answer)
+        reason = mismatch(own, answer)
         if reason:
             rejection = self._identity.reject(reason, answer)
             channel.send(rejection)
             hashes = f"peer's compat hash {rejection.peer_compat_hash}, this pod's {rejection.own_compat_hash}"
             raise Rejected(f"{reason}; {hashes}")
-        self._peer = answer
+        self._peer, self._token = answer, own.token
         for transfer in list(self._inbound.values()):
             self._ask(transfer, answer)
         return channel
@@ -222,7 +225,7 @@ class ReceiverLink:
 
     async def _take_frame(self, channel: Channel, frame: kv.Frame) -> None:
         """The header decides whether the payload is taken at all; the checksum whether the page is used."""
-        check_shape(frame, self._identity.hello.layout)
+        check_shape(frame, self._identity.layout)
         self._stats.rx_bytes += frame.len
         self._stats.rx_frames += 1
         transfer = self._inbound.get((frame.req, frame.attempt))
@@ -245,7 +248,7 @@ class ReceiverLink:
         await self._receiver.room(channel)
 
     def _commit(self, channel: Channel, transfer: Inbound, message: kv.Commit) -> None:
-        problem = transfer.incomplete(message, self._identity)
+        problem = transfer.incomplete(message, self._identity.layout.layers, self._token)
         if problem:
             self._fail(transfer, "incomplete", tell=problem)
             return

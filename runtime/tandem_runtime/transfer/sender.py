@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 
 from tandem_runtime.contracts import kv_protocol as kv
-from tandem_runtime.contracts.framing import FrameError
+from tandem_runtime.contracts.framing import MAX_HELLO_BYTES, FrameError
 from tandem_runtime.transfer.identity import KvIdentity
 from tandem_runtime.transfer.pace import LinkPace
 from tandem_runtime.transfer.sender_link import SenderLink
@@ -74,14 +74,15 @@ class KvSender:
             channel.close()
 
     async def _greet(self, channel: Channel) -> kv.Hello | None:
-        peer = await asyncio.wait_for(channel.receive(), HELLO_SECONDS)
+        peer = await asyncio.wait_for(channel.receive(MAX_HELLO_BYTES), HELLO_SECONDS)
         if not isinstance(peer, kv.Hello):
             raise FrameError(f"{type(peer).__name__} before HELLO")
-        reason = mismatch(self.identity.hello, peer)
+        own = self.identity.hello
+        reason = mismatch(own, peer)
         if reason:
             self.stats.rejects += 1
             log.warning("pod %s at %s rejected: %s", peer.pod, channel.peer, reason)
             channel.send(self.identity.reject(reason, peer))
             return None
-        channel.send(self.identity.hello)
+        channel.send(own)
         return peer

@@ -13,6 +13,7 @@ from tandem_runtime.contracts.framing import FrameError
 from tandem_runtime.contracts.pod_protocol import Reason
 from tandem_runtime.engine.events import Broken, Event, PagesComputed, PrefillDone
 from tandem_runtime.engine.request import page_count
+from tandem_runtime.transfer.identity import chain_hash
 from tandem_runtime.transfer.wire import Channel, beat, checksum
 
 if TYPE_CHECKING:
@@ -58,11 +59,11 @@ class SenderLink:
         self.outbound: dict[tuple[str, int], Outbound] = {}
         self.wake = asyncio.Event()
         self._sender, self._identity = sender, sender.identity
-        self._peer_incarnation = ""
+        self._peer_incarnation = self._token = ""
 
     async def run(self, peer: kv.Hello) -> None:
         """Until the connection ends."""
-        self._peer_incarnation = peer.incarnation
+        self._peer_incarnation, self._token = peer.incarnation, peer.token
         tasks = [
             asyncio.create_task(beat(self.channel, lambda: kv.Ping(*self._identity.pulse()))),
             asyncio.create_task(self._pump()),
@@ -128,7 +129,7 @@ class SenderLink:
             message.remaining_ms / 1000,
             handoff=True,
         )
-        transfer.pages = page_count(len(message.tokens), self._identity.hello.layout.page_tokens)
+        transfer.pages = page_count(len(message.tokens), self._identity.layout.page_tokens)
         self.channel.send(kv.Ready(*key, transfer.pages))
 
     def _refuse(self, message: kv.Prefill) -> None:
@@ -219,7 +220,7 @@ class SenderLink:
                 n_tokens=done.n_tokens,
                 first_token=done.first_token,
                 logprob=done.logprob,
-                chain_hash=self._identity.chain_hash(request.tokens, request.salt),
+                chain_hash=chain_hash(request.tokens, self._token, request.salt),
                 frames_sent=transfer.sent_frames,
             )
         )

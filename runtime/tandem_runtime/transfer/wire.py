@@ -12,7 +12,7 @@ import google_crc32c
 import msgspec
 
 from tandem_runtime.contracts import kv_protocol as kv
-from tandem_runtime.contracts.framing import PREFIX, FrameError, check_lengths, pack
+from tandem_runtime.contracts.framing import MAX_CONTROL_BYTES, PREFIX, FrameError, check_lengths, pack
 
 READ_LIMIT_BYTES = 1 << 20
 DISCARD_BYTES = 1 << 16
@@ -74,12 +74,12 @@ class Channel:
         """Waits while the peer reads slower than we write."""
         await self._writer.drain()
 
-    async def receive(self) -> kv.Message:
+    async def receive(self, max_control_bytes: int = MAX_CONTROL_BYTES) -> kv.Message:
         """The next message; an untaken payload is thrown away first. Raises FrameError, or EOFError at the end."""
         await self.discard()
         try:
             control_bytes, payload_bytes = PREFIX.unpack(await self._reader.readexactly(PREFIX.size))
-            check_lengths(control_bytes, payload_bytes)
+            check_lengths(control_bytes, payload_bytes, max_control_bytes)
             message: kv.Message = kv.decode(await self._reader.readexactly(control_bytes))
         except msgspec.DecodeError as error:
             raise FrameError(f"not a message of this protocol: {error}") from error

@@ -24,7 +24,7 @@ from tests.runtime.router.fake_pod import FakePod
 MODEL = "chat"
 SETTINGS = RouterSettings(
     revision="rev1",
-    token="secret",
+    token=lambda: "secret",
     router_id="router-0",
     incarnation="r1",
     limits=QueueLimits(wait_for_pods_seconds=5.0),

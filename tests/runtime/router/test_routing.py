@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -12,7 +13,7 @@ from tandem_runtime.policy.queue import QueueLimits
 from tandem_runtime.text.byte_tokenizer import ByteTokenizer
 
 from tests.runtime.router.fake_pod import FakePod, answer_ids
-from tests.runtime.router.harness import MODEL, eventually, running_router
+from tests.runtime.router.harness import MODEL, SETTINGS, eventually, running_router
 
 
 def expected_text(prompt: str, tokens: int) -> str:
@@ -170,6 +171,21 @@ async def test_a_pod_with_a_wrong_token_or_revision_is_not_used_and_said_so() ->
         _, answer, _ = await router.complete()
     assert "wrong token" in answer["error"]["message"]
     assert "revision rev0; this router serves rev1" in answer["error"]["message"]
+
+
+async def test_a_new_token_is_said_from_the_next_connection_on() -> None:
+    tokens = ["old"]
+    links = replace(SETTINGS.links, refused_backoff_seconds=0.05)
+    pod = FakePod("d0", token="old")
+    async with running_router(pod, token=lambda: tokens[-1], links=links) as router:
+        pod.token = "new"
+        assert (await router.complete())[0] == 200, "the connection that stands goes on"
+        port = int(pod.address.split(":")[1])
+        await pod.kill()
+        await pod.start(port)
+        await eventually(lambda: any("wrong token" in link.problem for link in router.app.backend.links.values()))
+        tokens.append("new")
+        assert (await router.complete())[0] == 200
 
 
 async def test_pods_that_leave_the_file_finish_their_requests_and_new_ones_are_found() -> None:

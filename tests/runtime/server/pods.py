@@ -13,6 +13,7 @@ from tandem_runtime.contracts.coefficients import Coefficients, Decode, Link, Pr
 from tandem_runtime.contracts.framing import PREFIX, pack
 from tandem_runtime.contracts.pod_protocol import Delta, Failed, PrefillPeer, Submit
 from tandem_runtime.contracts.sampling import Sampling
+from tandem_runtime.contracts.token_file import TokenSource
 from tandem_runtime.engine.client import EngineClient
 from tandem_runtime.engine.emulated_executor import EmulatedExecutor
 from tandem_runtime.engine.executor import Executor
@@ -57,7 +58,7 @@ class RunningPod:
 async def running_pod(
     role: str = "decode",
     name: str = "",
-    token: str = "secret",
+    token: str | TokenSource = "secret",
     coefficients: Coefficients = FAST,
     executor: Executor | None = None,
     pace: LinkPace | None = None,
@@ -66,7 +67,8 @@ async def running_pod(
     """Ready to serve."""
     engine = EngineClient(executor or EmulatedExecutor(coefficients), replace(SchedulerSettings(), **settings))
     await engine.load()
-    identity = PodIdentity(name or f"{role}-0", role, "rev1", f"inc-{role}", "127.0.0.1", token, "chat")
+    source = (lambda: token) if isinstance(token, str) else token
+    identity = PodIdentity(name or f"{role}-0", role, "rev1", f"inc-{role}", "127.0.0.1", source, "chat")
     pod = Pod(identity, engine, ByteTokenizer(), pace)
     pod.kv_port = await pod.sender.start("127.0.0.1", 0)
     port = InternalPort(pod)

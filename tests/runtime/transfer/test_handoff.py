@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
+from tandem_runtime.contracts import pod_protocol as wire
 from tandem_runtime.contracts.pod_protocol import Cancel, Delta, Failed, PrefillPeer
 from tandem_runtime.engine.emulated_executor import EmulatedExecutor
 from tandem_runtime.engine.loop import UNTAKEN_BYTES
@@ -162,6 +163,32 @@ async def test_a_pod_with_another_token_gets_no_kv() -> None:
     async with running_pod("prefill", token="theirs") as prefill, running_pod("decode") as decode:
         await falls_back(decode, prefill.peer, "rejected")
         assert prefill.pod.engine.engine.scheduler.counters.added == 0
+
+
+async def test_a_new_token_breaks_no_connection_that_stands_and_holds_for_the_next() -> None:
+    tokens = {"prefill": "old", "decode": "old"}
+    async with (
+        running_pod("prefill", token=lambda: tokens["prefill"]) as prefill,
+        running_pod("decode", token=lambda: tokens["decode"]) as decode,
+    ):
+
+        async def prefilled_here(request_id: str, token: str) -> int:
+            async with router(decode.internal_port, token=token) as client:
+                _, _, last = await client.answer(submit(request_id, PROMPT, 4, prefill.peer))
+                assert last.usage is not None
+                return last.usage.prefilled_here
+
+        assert await prefilled_here("a", "old") == 0
+        tokens["prefill"] = "new"  # the file of one pod changed first: hashes on the connection still agree
+        assert await prefilled_here("b", "old") == 0
+        tokens["decode"] = "new"
+        assert await prefilled_here("c", "new") == 0
+        for connection in list(prefill.pod.sender.connections):
+            connection.channel.abort()
+        await until(lambda: not prefill.pod.sender.connections and not decode.pod.receiver._links)
+        assert await prefilled_here("d", "new") == 0
+        async with router(decode.internal_port, token="old") as late:
+            assert "wrong token" in (await late.heard(wire.Refused)).reason
 
 
 def tamper(

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 from tandem_runtime.contracts import kv_protocol as kv
-from tandem_runtime.contracts.framing import MAX_CONTROL_BYTES, pack
+from tandem_runtime.contracts.framing import MAX_CONTROL_BYTES, MAX_HELLO_BYTES, pack
 from tandem_runtime.contracts.sampling import Sampling
 from tandem_runtime.transfer.wire import Channel
 
@@ -81,6 +81,17 @@ async def test_garbage_closes_its_connection_and_harms_nobody(garbage: bytes) ->
         assert last.usage is not None
         assert last.usage.prefilled_here == 0
         await prefill.idle()
+
+
+@pytest.mark.parametrize("role", ["prefill", "decode"])
+async def test_a_stranger_cannot_make_a_pod_hold_a_large_message(role: str) -> None:
+    async with running_pod(role) as running:
+        for port in (running.pod.kv_port, running.internal_port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(struct.pack("!II", MAX_HELLO_BYTES + 1, 0))
+            async with asyncio.timeout(2):  # at once, not after the time for a hello
+                assert await reader.read() == b""
+            writer.close()
 
 
 async def test_whoever_does_not_know_the_token_is_told_so_and_nothing_else() -> None:
