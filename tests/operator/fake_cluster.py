@@ -66,10 +66,13 @@ class FakeCluster:
             metadata["generation"] = old["metadata"]["generation"] + 1
         self.objects[key] = copy.deepcopy(live)
 
-    def _write(self, what: str) -> None:
+    def _fail(self, what: str) -> None:
         for prefix, error in self.failures.items():
             if what.startswith(prefix):
                 raise error
+
+    def _write(self, what: str) -> None:
+        self._fail(what)
         self.writes.append(what)
 
     async def get(self, kind: str, namespace: str, name: str) -> Object | None:
@@ -115,9 +118,11 @@ class FakeCluster:
 
     async def create(self, body: Object) -> bool:
         metadata = body["metadata"]
+        what = f"create {body['kind']} {metadata['name']}"
+        self._fail(what)  # quota and policy are asked before the API server sees that the object exists
         if (body["kind"], metadata["namespace"], metadata["name"]) in self.objects:
             return False
-        self._write(f"create {body['kind']} {metadata['name']}")
+        self._write(what)
         self._store(copy.deepcopy(body))
         return True
 

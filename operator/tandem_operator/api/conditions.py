@@ -33,6 +33,7 @@ class Reason:
     INVALID_TEMPLATE = "InvalidTemplate"
     NAME_TAKEN = "NameTaken"  # an object with a child's name exists and belongs to somebody else
     REFUSED_BY_API_SERVER = "RefusedByApiServer"
+    FORBIDDEN = "Forbidden"  # a quota, a policy or a missing right of the operator
 
     # *Available
     AVAILABLE = "Available"

@@ -1,4 +1,4 @@
-"""Three classes of trouble: the user must act, time must pass, or try again."""
+"""Classes of trouble: the user must act, somebody else must act, time must pass, or try again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,18 @@ class Invalid(Exception):
         super().__init__(message)
         self.reason = reason
         self.message = message
+
+
+class Forbidden(Exception):
+    """A quota, a policy or a missing right is in the way. Becomes Accepted=False, and is tried again like any error."""
+
+    def __init__(self, what: str, error: ApiError) -> None:
+        super().__init__(f"{what}: {error}")
+        self.error = error
+        self.message = (
+            f"the API server forbids {what}: {error.message}; raise the quota, change the policy or grant the operator"
+            " the right; it tries again"
+        )
 
 
 class Waiting(Exception):
@@ -32,6 +44,11 @@ class ApiError(Exception):
     def namespace_ends(self) -> bool:
         """Nothing new may be made there; the deployment itself goes in a moment."""
         return self.status == 403 and "is being terminated" in self.message
+
+    @property
+    def forbidden(self) -> bool:
+        """Somebody who is neither the user nor the operator must act, and no event tells when."""
+        return self.status == 403 and not self.namespace_ends
 
     @property
     def refused(self) -> bool:

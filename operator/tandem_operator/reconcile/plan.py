@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from tandem_runtime.contracts.names import LABEL_REVISION, LABEL_ROLE
 
@@ -48,11 +49,21 @@ def choose_image(infd: InferenceDeployment, observed: Observed, settings: Render
     current = router_revision(observed.router())
     pools = observed.deployments("prefill") | observed.deployments("decode")
     for _, pool in sorted(pools.items(), key=lambda item: item[0] != current):
-        inputs = json.loads(pool["metadata"].get("annotations", {}).get(names.ANNOTATION_REVISION_INPUTS, "{}"))
+        inputs = read_inputs(pool)
         image = inputs.get("image")
         if image and inputs == infd.revision_inputs(image):
             return str(image)
     return settings.default_runtime_image
+
+
+def read_inputs(pool: Object) -> dict[str, Any]:
+    """What the revision of `pool` was made of; empty where somebody spoilt the annotation, which is then repaired."""
+    text = (pool["metadata"].get("annotations") or {}).get(names.ANNOTATION_REVISION_INPUTS, "{}")
+    try:
+        inputs = json.loads(text)
+    except ValueError:
+        return {}
+    return inputs if isinstance(inputs, dict) else {}
 
 
 def make_plan(infd: InferenceDeployment, observed: Observed, settings: RenderSettings) -> Plan:

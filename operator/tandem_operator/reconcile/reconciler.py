@@ -6,7 +6,7 @@ import logging
 import math
 import secrets
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from tandem_operator.api import conditions as c
@@ -16,17 +16,18 @@ from tandem_operator.api.deployment import InferenceDeployment, parse_deployment
 from tandem_operator.config import Settings
 from tandem_operator.reconcile.difference import removal_patch
 from tandem_operator.reconcile.drift import Drift, compare, stamp
-from tandem_operator.reconcile.errors import ApiError, Invalid, Waiting
+from tandem_operator.reconcile.errors import ApiError, Forbidden, Invalid, Waiting
 from tandem_operator.reconcile.observe import Observed, observe, owned_by, router_revision
 from tandem_operator.reconcile.plan import Plan, make_plan
+from tandem_operator.reconcile.repairs import Repairs
 from tandem_operator.reconcile.report import (
     Statement,
     condition_of,
     describe,
-    parse_timestamp,
     refused,
     role_state,
     role_status,
+    same_status,
     write_conditions,
 )
 from tandem_operator.reconcile.world import Cluster, Notice, Object
@@ -53,7 +54,7 @@ class Reconciler:
         self._settings = settings
         self._now = now
         self._make_token = make_token
-        self._repaired: dict[Key, tuple[datetime, list[Drift]]] = {}
+        self._repairs: Repairs[Key] = Repairs(settings.loop.override_visible_seconds)
 
     async def reconcile(self, key: Key) -> float | None:
         """Seconds until the next look, infinite: at the resync; None: it is gone. Raises ApiError and Waiting."""
@@ -68,28 +69,30 @@ class Reconciler:
         namespace, name = key
         body = await self._cluster.get(names.KIND, namespace, name)
         if body is None or body["metadata"].get("deletionTimestamp"):
-            self._repaired.pop(key, None)  # owner references collect the children
+            self._repairs.forget(key)  # owner references collect the children
             return None
         observed = await observe(self._cluster, name, namespace, body["metadata"]["uid"])
         try:
             infd = self._parse(body)
             plan = self._plan(infd, observed)
             drifts, wrote = await self._apply(body, infd, plan, observed)
+        except Forbidden as problem:
+            await self._report_refused(body, Reason.FORBIDDEN, problem.message, observed)
+            raise problem.error from problem
         except Invalid as problem:
-            log.info("refused: %s", problem.message, extra={"key": f"{namespace}/{name}"})
-            fields, statements = self._describe_refused(name, problem, observed)
-            await self._report(body, fields, statements)
+            log.info("refused: %s", problem.message, extra={"key": key})
+            await self._report_refused(body, problem.reason, problem.message, observed)
             # Deleting the object that is in the way brings no event of ours.
             return self._settings.loop.progress_seconds if problem.reason == Reason.NAME_TAKEN else math.inf
         if wrote:
             observed = await observe(self._cluster, name, namespace, infd.uid)
         observed = await self._prune(infd, observed)
         plan = self._plan(infd, observed)
-        await self._tell_drifts(body, drifts)
-        override, override_ends = self._override(key, body, drifts)
+        await self._tell_drifts(body, self._repairs.news(key, body, drifts))
+        override, override_ends = self._repairs.statement(key, body, drifts, self._now())
         states, statements = describe(name, observed, plan.revision, plan.serving_revision)
         accepted = Statement(c.ACCEPTED, True, Reason.VALID, "the spec is valid")
-        status: dict[str, Any] = {"revision": plan.revision, "url": client_url(infd)}
+        status: dict[str, Any] = {"revision": plan.revision, "url": client_url(name, namespace)}
         status |= {state.role: role_status(state) for state in states if state.want}
         await self._report(body, status, [accepted, override, *statements])
         waits = [override_ends] if override_ends else []
@@ -97,14 +100,17 @@ class Reconciler:
             waits.append(self._settings.loop.progress_seconds)
         return min(waits, default=math.inf)
 
-    @staticmethod
-    def _describe_refused(name: str, problem: Invalid, observed: Observed) -> tuple[dict[str, Any], list[Statement]]:
+    async def _report_refused(self, body: Object, reason: str, message: str, observed: Observed) -> None:
         """What ran before goes on, so its pods are still counted."""
-        statements = refused(problem.reason, problem.message, bool(observed.children))
+        metadata = body["metadata"]
+        statements = refused(reason, message, observed.router() is not None)
         current = router_revision(observed.router())
         states = [role_state(observed, role, current) for role in names.ROLES] if current else []
-        fields = {state.role: role_status(state) for state in states if state.want}
-        return fields, [*statements, *(state.statement(name) for state in states)]
+        fields: dict[str, Any] = {state.role: role_status(state) for state in states if state.want}
+        if current:
+            fields["url"] = client_url(metadata["name"], metadata["namespace"])
+        statements += [state.statement(metadata["name"]) for state in states]
+        await self._report(body, fields, statements)
 
     @staticmethod
     def _moves(statements: list[Statement]) -> bool:
@@ -134,8 +140,7 @@ class Reconciler:
         status = body.get("status") or {}
         settled = status.get("observedGeneration") == infd.generation and status.get("revision") == plan.revision
         drifts, wrote = [], False
-        made = await self._cluster.create(token_secret(infd, self._make_token(), self._make_token()))
-        if made and settled:
+        if await self._make_secret(infd, observed) and settled:
             drifts.append(Drift(Reason.CHILD_DELETED, f"Secret {names.token_name(infd.name)}", "somebody", ()))
         for want in map(stamp, plan.apply):
             key = (want["kind"], want["metadata"]["name"])
@@ -156,6 +161,22 @@ class Reconciler:
                 drifts.append(found.drift)
             wrote = wrote or found.differs or bool(found.removals)
         return drifts, wrote
+
+    async def _make_secret(self, infd: InferenceDeployment, observed: Observed) -> bool:
+        """Whether it was missing. It cannot be read, so every look tries to make it.
+
+        A full quota answers before the API server sees that it is there; where pods were made, it is.
+        """
+        name = names.token_name(infd.name)
+        try:
+            return await self._cluster.create(token_secret(infd, self._make_token(), self._make_token()))
+        except ApiError as error:
+            if not error.forbidden:
+                raise
+            if not any(kind == "Deployment" for kind, _ in observed.children):
+                raise Forbidden(f"Secret {name}", error) from error
+            log.info("Secret %s is taken to exist: %s", name, error, extra={"key": (infd.namespace, infd.name)})
+            return False
 
     async def _claim(self, want: Object, infd: InferenceDeployment) -> Object | None:
         """The object that has our child's name but lacks our labels. Raises Invalid when it is not ours to touch."""
@@ -190,12 +211,11 @@ class Reconciler:
             if error.refused:
                 message = f"the API server refuses {name}: {error.message}; correct the spec or the template override"
                 raise Invalid(Reason.REFUSED_BY_API_SERVER, message) from error
+            if error.forbidden:
+                raise Forbidden(name, error) from error
             raise
-        log.info(
-            "applied %s",
-            name,
-            extra={"key": f"{want['metadata']['namespace']}/{want['metadata']['ownerReferences'][0]['name']}"},
-        )
+        owner = want["metadata"]["ownerReferences"][0]["name"]
+        log.info("applied %s", name, extra={"key": (want["metadata"]["namespace"], owner)})
 
     async def _prune(self, infd: InferenceDeployment, observed: Observed) -> Observed:
         """Planned afresh from what is there after the apply, so that nothing goes that still takes traffic."""
@@ -203,36 +223,13 @@ class Reconciler:
         for name in self._plan(infd, observed).prunable_pools(observed):
             child = children.pop(("Deployment", name))
             await self._cluster.delete("Deployment", infd.namespace, name, child["metadata"]["uid"])
-            log.info("pruned Deployment %s", name, extra={"key": f"{infd.namespace}/{infd.name}"})
+            log.info("pruned Deployment %s", name, extra={"key": (infd.namespace, infd.name)})
         return Observed(children, observed.pods)
 
     async def _tell_drifts(self, body: Object, drifts: list[Drift]) -> None:
         for drift in drifts:
             note = drift.sentence(body["metadata"]["name"])
             await self._cluster.notify(body, Notice("Warning", c.REPLICAS_OVERRIDDEN, "Repair", note))
-
-    def _override(self, key: Key, body: Object, drifts: list[Drift]) -> tuple[Statement, float | None]:
-        """The condition, and seconds until it may be withdrawn."""
-        now = self._now()
-        if drifts:
-            self._repaired[key] = (now, drifts)
-        visible = self._settings.loop.override_visible_seconds
-        if key in self._repaired:
-            when, shown = self._repaired[key]
-            left = visible - (now - when).total_seconds()
-            if left > 0:
-                more = f" ({len(shown) - 1} more children: see Events)" if len(shown) > 1 else ""
-                message = shown[0].sentence(key[1]) + more
-                return Statement(c.REPLICAS_OVERRIDDEN, True, shown[0].reason, message), left
-            del self._repaired[key]
-        old = condition_of(body, c.REPLICAS_OVERRIDDEN)
-        if old and old["status"] == "True":
-            # Repaired by another instance of the operator: its condition is all that is left of it.
-            end = parse_timestamp(old["lastTransitionTime"]) + timedelta(seconds=visible)
-            if now < end:
-                left = (end - now).total_seconds()
-                return Statement(c.REPLICAS_OVERRIDDEN, True, old["reason"], old["message"]), left
-        return Statement(c.REPLICAS_OVERRIDDEN, False, Reason.NOT_OVERRIDDEN, "nobody else changed the children"), None
 
     async def _report(self, body: Object, fields: dict[str, Any], statements: list[Statement]) -> None:
         """Writes status only when it differs; Ready, Accepted and Progressing also become Events when they change."""
@@ -241,7 +238,7 @@ class Reconciler:
         generation = metadata.get("generation", 0)
         conditions = write_conditions(statements, old.get("conditions") or [], generation, self._now())
         status = {"observedGeneration": generation, **fields, "conditions": conditions}
-        if status == old:
+        if same_status(status, old):
             return
         await self._cluster.apply_status(
             {

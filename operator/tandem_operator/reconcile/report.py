@@ -116,12 +116,12 @@ def _ready(serving: list[RoleState], available: list[Statement], progress: State
     return Statement(c.READY, True, Reason.SERVING, f"all pods are ready: {summary}")
 
 
-def refused(message_reason: str, message: str, has_children: bool) -> list[Statement]:
+def refused(reason: str, message: str, runs: bool) -> list[Statement]:
     """Accepted=False: nothing is touched, and what ran before goes on."""
-    rest = "; what ran before is left as it is" if has_children else ""
+    rest = "; what ran before is left as it is" if runs else ""
     return [
-        Statement(c.ACCEPTED, False, message_reason, message + rest),
-        Statement(c.READY, False, message_reason, message + rest),
+        Statement(c.ACCEPTED, False, reason, message + rest),
+        Statement(c.READY, False, reason, message + rest),
     ]
 
 
@@ -152,12 +152,22 @@ def role_status(state: RoleState) -> dict[str, Any]:
     return {"ready": state.ready, "want": state.want, "summary": state.summary, "revision": state.revision}
 
 
+def same_status(status: dict[str, Any], old: dict[str, Any]) -> bool:
+    """Whether writing `status` would change nothing; conditions of others, and the order of ours, do not count."""
+
+    def ours(one: dict[str, Any]) -> dict[str, Any]:
+        return {item["type"]: item for item in one.get("conditions") or [] if item["type"] in c.TYPES}
+
+    return {**status, "conditions": ours(status)} == {**old, "conditions": ours(old)}
+
+
 def timestamp(now: datetime) -> str:
     return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def parse_timestamp(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    """Any RFC 3339: a person may have written it."""
+    return datetime.fromisoformat(text)
 
 
 def condition_of(body: Object, kind: str) -> dict[str, Any] | None:

@@ -53,8 +53,8 @@ def token_secret(infd: InferenceDeployment, token: str, prefix_key: str) -> dict
     }
 
 
-def client_url(infd: InferenceDeployment) -> str:
-    return f"http://{infd.name}.{infd.namespace}.svc:{HTTP_PORT}/v1"
+def client_url(name: str, namespace: str) -> str:
+    return f"http://{name}.{namespace}.svc:{HTTP_PORT}/v1"
 
 
 def _port(name: str, number: int) -> dict[str, Any]:

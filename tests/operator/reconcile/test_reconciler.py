@@ -253,6 +253,7 @@ async def test_an_override_that_breaks_selectors_is_refused_and_what_runs_stays(
     }  # fmt: skip
     assert ready.cluster.writes == ["status chat"]
     assert ready.infd()["status"]["decode"]["summary"] == "1/1"
+    assert ready.infd()["status"]["url"] == "http://chat.team.svc:8000/v1", "it still serves there"
     ready.change(decode={})
     await ready.look()
     assert ready.condition("Accepted")["status"] == "True"
@@ -275,6 +276,98 @@ async def test_other_errors_are_left_to_the_queue_which_tries_again(world: World
     await world.settle()
     assert world.condition("Ready")["status"] == "True"
     assert world.condition("ReplicasOverridden")["status"] == "False", "what was never finished was not deleted"
+
+
+@pytest.mark.parametrize("child", ["create Secret", "apply Service", "apply Deployment chat-router"])
+async def test_a_quota_that_is_full_is_told_and_tried_again(world: World, child: str) -> None:
+    quota = 'services "chat" is forbidden: exceeded quota: small, requested: services=1, used: services=5'
+    world.cluster.failures[child] = ApiError(403, quota)
+    with pytest.raises(ApiError, match="exceeded quota"):
+        await world.look()
+    said = world.condition("Ready")
+    assert (said["status"], said["reason"]) == ("False", "Forbidden")
+    assert "exceeded quota: small, requested: services=1, used: services=5; raise the quota" in said["message"]
+    writes = list(world.cluster.writes)
+    with pytest.raises(ApiError):
+        await world.look()
+    assert world.cluster.writes == writes, "the same words are not written again"
+    world.cluster.failures.clear()
+    await world.settle()
+    assert world.condition("Ready")["status"] == "True"
+    assert world.condition("ReplicasOverridden")["status"] == "False"
+
+
+async def test_a_quota_that_our_own_secret_has_filled_stops_nothing(ready: World) -> None:
+    ready.cluster.failures["create Secret"] = ApiError(403, "secrets is forbidden: exceeded quota: small")
+    ready.change(decode={"replicas": 2})
+    await ready.settle()
+    assert ready.infd()["status"]["decode"]["summary"] == "2/2"
+    assert ready.condition("Ready")["status"] == "True"
+
+
+async def test_a_pod_that_waits_for_a_deleted_token_brings_it_back_by_its_own_event(ready: World) -> None:
+    """There is no right to watch Secrets: whatever calls for a look, such as a new pod, also makes the token anew."""
+    del ready.cluster.objects[("Secret", "team", "chat-token")]
+    ready.cluster.add(
+        {
+            "kind": "Pod",
+            "metadata": {"name": "p", "namespace": "team", "labels": names.pod_labels("chat", "router", "0")},
+            "status": {"phase": "Pending", "containerStatuses": []},
+        }
+    )
+    await ready.look()
+    assert ready.cluster.names("Secret") == ["chat-token"]
+
+
+@pytest.mark.parametrize("spoilt", ["", "no json", "[]", '{"image": 5}'])
+async def test_a_spoilt_annotation_of_a_pool_is_repaired_and_moves_no_pod(ready: World, spoilt: str) -> None:
+    before = ready.revisions()
+    for name in ready.cluster.names("Deployment"):
+        annotations = ready.cluster.find_one("Deployment", name)["metadata"]["annotations"]
+        if names.ANNOTATION_REVISION_INPUTS in annotations:
+            annotations[names.ANNOTATION_REVISION_INPUTS] = spoilt
+    await ready.look()
+    assert ready.revisions() == before
+    assert ready.condition("Accepted")["status"] == "True"
+    assert ready.condition("ReplicasOverridden")["reason"] == "ChildEdited"
+
+
+async def test_who_repeats_the_same_edit_does_not_flood_the_events(ready: World) -> None:
+    pool = next(n for n in ready.cluster.names("Deployment") if "decode" in n)
+    for _ in range(5):
+        ready.cluster.edit("Deployment", pool, "autoscaler", {"f:spec": {"f:replicas": {}}}, replicas=7)
+        await ready.look()
+        assert ready.cluster.find_one("Deployment", pool)["spec"]["replicas"] == 1
+    ready.cluster.edit("Deployment", pool, "autoscaler", {"f:spec": {"f:replicas": {}}}, replicas=8)
+    await ready.look()
+    notes = [notice.note for notice in ready.cluster.notices if notice.reason == "ReplicasOverridden"]
+    assert ["7 -> 1" in note for note in notes] == [True, False]
+
+
+async def test_a_namesake_made_later_is_not_blamed_for_old_edits(ready: World) -> None:
+    del ready.cluster.objects[("Service", "team", "chat")]
+    await ready.look()
+    assert ready.condition("ReplicasOverridden")["status"] == "True"
+    ready.cluster.objects.clear()
+    again = body()
+    again["metadata"]["uid"] = "another"
+    ready.cluster.add(again)
+    await ready.settle()
+    assert ready.condition("Ready")["status"] == "True"
+    assert ready.condition("ReplicasOverridden")["status"] == "False"
+
+
+async def test_conditions_of_others_and_times_written_by_people_are_borne(ready: World) -> None:
+    conditions = ready.infd()["status"]["conditions"]
+    mine = next(c for c in conditions if c["type"] == "ReplicasOverridden")
+    mine |= {"status": "True", "lastTransitionTime": "2029-12-31T23:50:00.123456+00:00"}
+    conditions.insert(0, {**mine, "type": "Blessed"})
+    await ready.look()
+    assert ready.condition("ReplicasOverridden")["status"] == "False"
+    ready.infd()["status"]["conditions"].insert(0, {**mine, "type": "Blessed"})
+    ready.cluster.writes.clear()
+    await ready.look()
+    assert ready.cluster.writes == []
 
 
 async def test_a_namespace_that_is_being_deleted_is_waited_for_without_errors(world: World) -> None:
