@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
-from tandem_operator.api import names
+from tandem_operator.api import names, rules
 from tandem_operator.api.spec import Emulated, InferenceDeploymentSpec
 
 
@@ -38,22 +39,25 @@ class InferenceDeployment:
         }
 
 
-def parse_deployment(body: dict[str, Any]) -> InferenceDeployment:
+def parse_deployment(body: dict[str, Any], strict: bool = False) -> InferenceDeployment:
     """Raises ValueError, a sentence per wrong field, when the object does not follow the schema.
 
-    The API server checks it before; this covers objects older than the installed CRD and `tandem render`.
+    The API server checks it before; this covers objects older than the installed CRD and `tandem render`, which is
+    `strict`: it also refuses fields that do not exist, which the API server drops.
     """
-    metadata = body["metadata"]
-    name = metadata["name"]
+    given = body.get("metadata")
+    metadata: dict[str, Any] = given if isinstance(given, dict) else {}
+    name = metadata.get("name")
+    if not isinstance(name, str) or not re.fullmatch(rules.NAME_PATTERN, name):
+        raise ValueError(f"metadata.name is {name!r}; give lower-case letters, digits and hyphens, a letter first")
     if len(name) > names.NAME_LIMIT:
         raise ValueError(
             f"metadata.name has {len(name)} characters; at most {names.NAME_LIMIT} leave room for children"
         )
     try:
-        spec = InferenceDeploymentSpec.model_validate(body.get("spec") or {})
+        spec = InferenceDeploymentSpec.model_validate(body.get("spec") or {}, extra="forbid" if strict else "ignore")
     except ValidationError as error:
-        lines = [f"spec.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
-        raise ValueError("; ".join(lines)) from error
+        raise ValueError("; ".join(map(_sentence, error.errors()))) from error
     if spec.runtime.executor == "Torch" and not spec.model.uri:
         raise ValueError("spec.model.uri is required with runtime.executor Torch, for example file:///models/tiny")
     return InferenceDeployment(
@@ -63,3 +67,12 @@ def parse_deployment(body: dict[str, Any]) -> InferenceDeployment:
         generation=metadata.get("generation", 0),
         spec=spec,
     )
+
+
+def _sentence(error: Any) -> str:
+    path = ".".join(["spec", *map(str, error["loc"])])
+    if error["type"] == "extra_forbidden":
+        return f"{path}: there is no such field; see kubectl explain infd.spec --recursive"
+    if error["type"] == "model_type":
+        return f"{path}: {error['input']!r} is no object with fields"
+    return f"{path}: {error['msg']}, not {error['input']!r}"

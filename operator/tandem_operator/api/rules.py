@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from tandem_operator.api import names
 
+NAME_PATTERN: Final = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
 DURATION: Final = "^([0-9]+(ms|s|m|h))+$"
 
 
@@ -18,7 +19,8 @@ def validations(*rules: dict[str, Any]) -> dict[str, Any]:
 
 
 QUANTITIES_RULE: Final = rule(
-    "self.all(k, type(self[k]) == int || isQuantity(self[k]))", "must be quantities such as 500m, 2 or 16Gi"
+    "self.all(k, type(self[k]) == int || isQuantity(self[k]))",
+    "amounts of resources must be quantities such as 500m, 2 or 16Gi",
 )
 NAME_RULE: Final = rule(
     "self.matches('^[A-Za-z0-9]([A-Za-z0-9._:/-]*[A-Za-z0-9])?$')",
@@ -46,7 +48,10 @@ URI_RULES: Final = (
         "!self.startsWith('http') || self.matches('^https?://[^/]+/.*$')",
         "a web uri is http(s)://host/folder/, the folder that holds config.json",
     ),
-    rule("!self.matches('[ \\t\\r\\n]') && !self.contains('/../')", "uri must not hold blanks or /../"),
+    rule(
+        "!self.matches('[ \\t\\r\\n]') && !self.matches('/[.][.](/|$)')",
+        "uri must not hold blanks, nor .. as a folder: write the path that is meant",
+    ),
 )
 
 TEMPLATE_LABELS_RULE: Final = rule(
@@ -81,7 +86,7 @@ ROOT_RULES: Final = (
         " Services (NAME-prefill-REVISION) fit 63",
     ),
     rule(
-        "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+        f"self.metadata.name.matches('{NAME_PATTERN}')",
         "metadata.name must begin with a lower-case letter and hold only lower-case letters, digits and hyphens,"
         " because a Service is named after it",
     ),

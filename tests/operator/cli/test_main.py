@@ -26,13 +26,43 @@ def test_render_prints_the_objects_of_a_sample_without_a_cluster(
     assert objects[-1]["spec"]["template"]["spec"]["containers"][0]["image"] == "image:9"
 
 
-def test_render_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (yaml.safe_dump(body(model={})), "spec.model.uri is required with runtime.executor Torch"),
+        (yaml.safe_dump({"kind": "Pod"}), "holds a Pod that is no InferenceDeployment"),
+        ("just text", "holds something that is no InferenceDeployment"),
+        ("", "holds no InferenceDeployment"),
+        ("a: [1", "is no YAML: while parsing a flow sequence"),
+        ("kind: InferenceDeployment", "metadata.name is None; give lower-case letters"),
+        ("{kind: InferenceDeployment, metadata: {name: 5}}", "metadata.name is 5; give"),
+        ("{kind: InferenceDeployment, metadata: {name: Chat}}", "metadata.name is 'Chat'; give"),
+        (yaml.safe_dump(body("a" * 47)), "metadata.name has 47 characters; at most 46"),
+        ("{kind: InferenceDeployment, metadata: {name: x}, spec: 5}", "spec: 5 is no object with fields"),
+        (yaml.safe_dump(body(prefill={"replcas": 2})), "spec.prefill.replcas: there is no such field"),
+        (yaml.safe_dump(body(prefill={"replicas": 0})), "spec.prefill.replicas: Input should be greater than"),
+        (yaml.safe_dump(body(runtime={"executor": "Jax"})), "spec.runtime.executor: Input should be 'Torch' or"),
+        (yaml.safe_dump(body(model={"uri": "ftp://x"})), "model.uri 'ftp://x' is none of hf://"),
+        (yaml.safe_dump(body(decode={"template": {"spec": {"containers": 5}}})), "spec.decode.template"),
+    ],
+)
+def test_render_says_what_is_wrong_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, says: str
+) -> None:
     path = tmp_path / "x.yaml"
-    for content, says in ((body(model={}), "spec.model.uri is required"), ({"kind": "Pod"}, "no InferenceDeployment")):
-        path.write_text(yaml.safe_dump(content))
+    path.write_text(content)
+    assert main(["render", "-f", str(path)]) == 1
+    told = capsys.readouterr()
+    assert says in told.err
+    assert told.err.startswith("tandem render: ")
+    assert told.err.count("\n") == 1
+    assert told.out == ""
+
+
+def test_render_names_a_file_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path, says in ((tmp_path / "missing", "No such file or directory"), (tmp_path, "Is a directory")):
         assert main(["render", "-f", str(path)]) == 1
-        assert says in capsys.readouterr().err
-    assert main(["render", "-f", str(tmp_path / "missing")]) == 1
+        assert capsys.readouterr().err == f"tandem render: {path}: {says}\n"
 
 
 def test_crd_prints_the_definition(capsys: pytest.CaptureFixture[str]) -> None:
