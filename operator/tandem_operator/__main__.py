@@ -60,6 +60,7 @@ async def run(settings: Settings) -> int:
     from tandem_operator.cluster.client import KubernetesClient, load_configuration
     from tandem_operator.cluster.handlers import watch
     from tandem_operator.cluster.lease import Lease, LeaseLost
+    from tandem_operator.cluster.scope import Scope
     from tandem_operator.reconcile.queue import Outcome, WorkQueue
     from tandem_operator.reconcile.reconciler import Key, Reconciler
     from tandem_operator.telemetry.metrics import Metrics
@@ -79,8 +80,8 @@ async def run(settings: Settings) -> int:
     metrics = Metrics(queue.depth, queue.oldest_seconds, lambda: float(leads))
 
     def unhealthy() -> str:
-        age = queue.oldest_seconds()
-        return f"a deployment has waited for {age:.0f} s" if age > settings.loop.stuck_seconds else ""
+        age = queue.stalled_seconds()
+        return f"a look at a deployment has not ended for {age:.0f} s" if age > settings.loop.stuck_seconds else ""
 
     runner = await serve(make_app(unhealthy, lambda: lease.reached, metrics.text), settings.telemetry_port)
     stop = asyncio.Event()
@@ -101,7 +102,8 @@ async def run(settings: Settings) -> int:
         leads = True
         work = asyncio.create_task(queue.run(), name="queue")
         held = asyncio.create_task(lease.hold(), name="lease")
-        watched = watch(queue.add, configuration, settings.namespaces, stop, handle_signals)
+        scope = Scope(client, settings.namespaces, settings.scope_check_seconds)
+        watched = scope.follow(lambda names: watch(queue.add, configuration, names, stop, handle_signals), stop)
         watching = asyncio.create_task(watched, name="watch")
         tasks += [work, held, watching]
         done, _ = await asyncio.wait([stopped, work, held, watching], return_when=asyncio.FIRST_COMPLETED)

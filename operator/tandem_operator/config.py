@@ -72,7 +72,7 @@ class LoopSettings:
     """Look again while pods start: their events come anyway, this covers a missed one."""
 
     stuck_seconds: float = 360.0
-    """A key that waits or runs longer than this makes /healthz fail: the loop hangs."""
+    """A run that takes longer than this makes /healthz fail: the loop hangs. Requests end after 30 s each."""
 
     override_visible_seconds: float = 300.0
     """How long ReplicasOverridden stays True after a repair: long enough to be seen by a person and by a scrape."""
@@ -97,6 +97,9 @@ class Settings:
     lease: LeaseSettings = LeaseSettings()
     namespaces: tuple[str, ...] = ()
     """Watched namespaces; empty: all."""
+
+    scope_check_seconds: float = 30.0
+    """How soon it is noticed that a watched namespace came, went, or lost our rights in it."""
 
     telemetry_port: int = 8080
     shutdown_seconds: float = 15.0

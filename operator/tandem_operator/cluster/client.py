@@ -71,6 +71,10 @@ class KubernetesClient:
                 return items
             query["continue"] = token
 
+    async def check(self, kind: str, namespace: str | None) -> None:
+        """Raises ApiError when objects of `kind` cannot be listed in `namespace`; None: in all."""
+        await self._send("GET", _path(kind, namespace), {"limit": "1"})
+
     async def apply(self, body: Object) -> Object:
         result = await self._apply(body, "")
         return result or {}
@@ -162,9 +166,10 @@ class KubernetesClient:
         return answer
 
 
-def _path(kind: str, namespace: str, name: str = "") -> str:
+def _path(kind: str, namespace: str | None, name: str = "") -> str:
     group, plural = RESOURCES[kind]
-    return f"{group}/namespaces/{namespace}/{plural}" + (f"/{name}" if name else "")
+    where = f"{group}/namespaces/{namespace}" if namespace else group
+    return f"{where}/{plural}" + (f"/{name}" if name else "")
 
 
 def _message_of(data: bytes) -> str:

@@ -87,6 +87,8 @@ async def watch(
     registry, ready = make_registry(add, configuration), asyncio.Event()
     running = kopf.operator(registry=registry, settings=make_settings(), stop_flag=stop, ready_flag=ready, **scope)
     async with asyncio.TaskGroup() as group:
-        group.create_task(running)
-        await ready.wait()
-        handle_signals()
+        operator, started = group.create_task(running), group.create_task(ready.wait())
+        await asyncio.wait([operator, started], return_when=asyncio.FIRST_COMPLETED)
+        if started.done():
+            handle_signals()
+        started.cancel()  # a signal may have ended kopf before it was ready

@@ -80,6 +80,11 @@ class WorkQueue(Generic[K]):
         since = [*self._queued.values(), *self._running.values()]
         return self._clock() - min(since) if since else 0.0
 
+    def stalled_seconds(self) -> float:
+        """Age of the oldest run, or of what waits though nothing runs. A long queue that moves is no stall."""
+        since = self._running or self._queued
+        return self._clock() - min(since.values()) if since else 0.0
+
     async def run(self) -> None:
         """Works until cancelled."""
         async with asyncio.TaskGroup() as group:

@@ -148,3 +148,36 @@ async def test_the_age_of_the_oldest_key_tells_a_hanging_loop() -> None:
     now = 100.0
     assert queue.oldest_seconds() == 100
     assert queue.depth() == 1
+
+
+async def test_a_long_queue_that_moves_is_no_stall_but_a_run_without_end_is() -> None:
+    now = 0.0
+    gate = asyncio.Event()
+    runs = 0
+
+    async def work(key: str) -> float:
+        nonlocal now, runs
+        runs += 1
+        if key == "hangs":
+            await gate.wait()
+        now += 1.0
+        return math.inf
+
+    queue = WorkQueue(work, LoopSettings(workers=1), clock=lambda: now)
+    for n in range(1000):
+        queue.add(str(n))
+    async with running(queue):
+        await until(lambda: runs == 1000 and not queue.depth())
+        assert now == 1000
+        queue.add("hangs")
+        await until(lambda: runs == 1001)
+        queue.add("waits")
+        assert queue.stalled_seconds() == 0
+        now += 500
+        assert queue.stalled_seconds() == 500
+        gate.set()
+        await until(lambda: runs == 1002)
+    stuck: WorkQueue[str] = WorkQueue(work, FAST, clock=lambda: now)
+    stuck.add("a")
+    now += 500
+    assert stuck.stalled_seconds() == 500, "no worker takes it"
