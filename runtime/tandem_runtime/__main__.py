@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 from dataclasses import dataclass
+
+from tandem_runtime.contracts.flags import OneLineParser
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,17 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """The exit code."""
     words = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser("tandem-runtime", description="The runtime of Tandem.")
+    parser = OneLineParser(
+        "tandem-runtime",
+        description="Serves a language model with prompts and answers computed by separate processes.",
+        epilog="To try it: tandem-runtime make-model ./tiny && tandem-runtime serve --model ./tiny",
+    )
     commands = parser.add_subparsers(dest="role", metavar="COMMAND", required=True)
     chosen = next((word for word in words if word in COMMANDS), None)
     for name, command in COMMANDS.items():
-        child = commands.add_parser(name, help=command.help, description=command.help)
+        child = commands.add_parser(
+            name, help=command.help, description=f"{command.help[0].upper()}{command.help[1:]}."
+        )
         if name == chosen:
             importlib.import_module(command.module).add_arguments(child)
     args = parser.parse_args(words)

@@ -117,6 +117,9 @@ async def test_sigterm_lets_a_running_answer_finish_and_reads_as_not_ready_meanw
         (("--executor", "emulated", "--coefficients", "abacus"), 2, "abacus"),
         (("--executor", "emulated", "--token-file", "/nowhere/token"), 2, "/nowhere/token"),
         (("--executor", "emulated", "--metrics-port", "1", "--bind", "192.0.2.1"), 2, "cannot listen"),
+        (("--executor", "emulated", "--internal-port", "99999"), 2, "--internal-port: '99999' is not a port"),
+        (("--executor", "abacus"), 2, "--executor"),
+        (("--executor", "emulated", "--max-context-tokens", "0"), 2, "--max-context-tokens"),
         (("--model", "/nowhere/model"), 3, "/nowhere/model"),
     ],
 )
@@ -130,7 +133,7 @@ async def test_a_pod_that_cannot_start_says_why_in_one_line(
         assert pod.process.stderr is not None
         [line] = (await pod.process.stderr.read()).decode().splitlines()
         assert words in line
-        if code == 3:
+        if code == 3 or "/nowhere" in words:  # flags that argparse refuses are seen before the log's name
             assert words in (tmp_path / "decode.termination").read_text()
     finally:
         await end(pod)

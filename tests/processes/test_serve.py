@@ -21,11 +21,13 @@ from typing import Any
 
 import openai
 import pytest
+from tandem_runtime.__main__ import COMMANDS, main
 from tandem_runtime.contracts.names import EXIT_BAD_CONFIG, EXIT_BAD_MODEL
 from tandem_runtime.router.children import Child, stop_all
 from tandem_runtime.router.serve import ServeError, add_arguments, check_ports, make_children, make_plan, wait_connected
 
-COMMAND = [sys.executable, "-m", "tandem_runtime", "serve"]
+SERVE = [sys.executable, "-m", "tandem_runtime", "serve"]
+ROUTER = ["--endpoints", "x", "--model-name", "m", "--revision", "r"]
 ANSWER_TOKENS = 80
 
 
@@ -112,7 +114,7 @@ class Served:
 def serving(directory: Path, *arguments: str) -> Iterator[Served]:
     """Ready when entered; ended by SIGTERM when left, if it still runs."""
     base = free_port_base()
-    command = [*COMMAND, "--executor", "emulated", "--port-base", str(base), *arguments]
+    command = [*SERVE, "--executor", "emulated", "--port-base", str(base), *arguments]
     environment = {**os.environ, "TMPDIR": str(directory), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
@@ -214,7 +216,7 @@ def busy(base: int) -> int:
 
 def refused(*arguments: str) -> tuple[int, str]:
     """Exit code and output of a `serve` that does not come to serve."""
-    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*SERVE, *arguments], capture_output=True, text=True, timeout=60)
     assert "Traceback" not in done.stdout + done.stderr
     return done.returncode, done.stdout + done.stderr
 
@@ -242,7 +244,42 @@ def test_a_bad_model_folder_is_one_clear_sentence(tmp_path: Path) -> None:
     code, output = refused("--model", str(tmp_path), "--prefill", "0", "--port-base", str(free_port_base()))
     assert code == EXIT_BAD_MODEL, output
     assert str(tmp_path) in output.splitlines()[-1], output
-    assert refused()[0] == EXIT_BAD_CONFIG
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["serve"], "--model DIR is missing"),
+        (["serve", "--executor", "emulated", "--coefficients", "abacus"], "no coefficients file 'abacus'"),
+        (["serve", "--executor", "emulated", "--port-base", "65530"], "--port-base 65530 leaves no room"),
+        (["serve", "--executor", "emulated", "--decode", "0"], "--decode"),
+        (["router", *ROUTER, "--token-file", "/nowhere"], "/nowhere cannot be read"),
+        (["router", *ROUTER, "--token-file", "/dev/null"], "/dev/null is empty"),
+        (["router", *ROUTER, "--token-file", "/dev/null", "--http-port", "99999"], "'99999' is not a port"),
+        (["make-model", "x", "--seed", "-1"], "--seed"),
+        (["fetch", "model"], "is no model URI"),
+        (["fly"], "invalid choice: 'fly'"),
+    ],
+)
+def test_wrong_flags_are_one_line_that_names_them(
+    arguments: list[str], words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        sys.exit(main(arguments))
+    [line] = "".join(capfd.readouterr()).splitlines()
+    assert words in line
+    assert ended.value.code == EXIT_BAD_CONFIG
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_explains_every_flag(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*command.split(), "--help"])
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        if line.startswith("  -"):
+            assert re.match(r"  -\S.*?\S   *\S", line) or following.startswith(" " * 20), line
 
 
 def test_a_process_that_dies_is_reported_and_ends_the_rest(tmp_path: Path) -> None:

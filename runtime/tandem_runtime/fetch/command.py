@@ -30,13 +30,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Bring a model folder; run again to resume. Set HF_TOKEN for gated or private models."
     parser.add_argument("uri", help="hf://org/repo[@revision], http(s)://host/folder/, pvc://claim/path, file:///path")
     parser.add_argument("--to", type=Path, metavar="DIR", help="folder to fill (hf://, http://, https://)")
-    parser.add_argument("--only", choices=["tokenizer"], help="leave the weights out: what a router needs")
+    parser.add_argument(
+        "--only", choices=["tokenizer"], metavar="tokenizer", help="leave the weights out: what a router needs"
+    )
     parser.add_argument("--endpoint", metavar="URL", help=f"the hub (default: $HF_ENDPOINT, else {DEFAULT_HUB})")
     parser.add_argument("--mount", type=Path, metavar="DIR", help="where the claim of pvc:// is mounted")
     parser.add_argument(
         "--parallel", type=int, default=PARALLEL_FILES, metavar="N", help="files at a time (%(default)s)"
     )
-    parser.add_argument("--termination-log", type=Path, default=Path(TERMINATION_LOG), metavar="FILE")
+    parser.add_argument(
+        "--termination-log", type=Path, default=Path(TERMINATION_LOG), metavar="FILE", help="why it failed, in one line"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

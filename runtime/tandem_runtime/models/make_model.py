@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from tandem_runtime.contracts.flags import parse_natural
 from tandem_runtime.models.sample_tokenizer import build_vocabulary, spell, write_json, write_tokenizer
 from tandem_runtime.models.sample_words import BOS, EOS, FOLLOWS, KINDS, SPECIALS, words_by_kind
 
@@ -41,7 +42,9 @@ KIND_LOGIT: Final = 30.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `tandem-runtime make-model`."""
     parser.add_argument("directory", type=Path, metavar="DIR", help="folder to write; made when missing")
-    parser.add_argument("--seed", type=int, default=0, help="another seed gives another model (default 0)")
+    parser.add_argument(
+        "--seed", type=parse_natural, default=0, metavar="N", help="another seed gives another model (default 0)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,7 +52,10 @@ def run(args: argparse.Namespace) -> int:
     try:
         make_model(args.directory, args.seed)
     except OSError as error:
-        print(f"cannot write the model into {args.directory}: {error.strerror}", file=sys.stderr)
+        print(
+            f"tandem-runtime make-model: cannot write the model into {args.directory}: {error.strerror}",
+            file=sys.stderr,
+        )
         return 1
     print(f"wrote a sample model into {args.directory}; try: tandem-runtime serve --model {args.directory}")
     return 0

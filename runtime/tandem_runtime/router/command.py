@@ -8,6 +8,7 @@ import os
 import secrets
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,7 @@ import uvloop
 
 from tandem_runtime.contracts import names
 from tandem_runtime.contracts.durations import parse_duration
+from tandem_runtime.contracts.flags import parse_count, parse_port
 from tandem_runtime.contracts.token_file import TokenFile, TokenFileError
 from tandem_runtime.openai.front import FrontSettings
 from tandem_runtime.policy.queue import QueueLimits
@@ -28,12 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the role; the operator renders them."""
     limits = QueueLimits()
     parser.add_argument("--endpoints", type=Path, required=True, metavar="FILE", help="which pods there are (JSON)")
-    parser.add_argument("--model-name", required=True, help="name that clients use")
+    parser.add_argument("--model-name", required=True, metavar="NAME", help="name that clients use")
     parser.add_argument(
         "--model", type=Path, metavar="DIR", help="tokenizer files and config.json; absent: bundled byte tokenizer"
     )
-    parser.add_argument("--revision", required=True, help="only pods of this revision are used")
-    parser.add_argument("--token-file", type=Path, required=True, metavar="FILE", help="the deployment's token")
+    parser.add_argument("--revision", required=True, metavar="REV", help="only pods of this revision are used")
+    parser.add_argument(
+        "--token-file", type=Path, required=True, metavar="FILE", help="said to every pod; read again on change"
+    )
     parser.add_argument(
         "--wait-for-pods",
         type=parse_duration,
@@ -41,8 +45,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DURATION",
         help="how long a request waits while there is no decode pod (default 120s)",
     )
-    parser.add_argument("--max-context-tokens", type=int, metavar="N", help="default: the model's own")
-    parser.add_argument("--max-queue-requests", type=int, default=limits.max_requests, metavar="N")
+    parser.add_argument(
+        "--max-context-tokens", type=parse_count, metavar="N", help="prompt and answer together (default: the model's)"
+    )
+    parser.add_argument(
+        "--max-queue-requests",
+        type=parse_count,
+        default=limits.max_requests,
+        metavar="N",
+        help="more that wait are answered with 429 (default: %(default)s)",
+    )
     parser.add_argument(
         "--drain-timeout",
         type=parse_duration,
@@ -50,9 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DURATION",
         help="after SIGTERM, how long requests may take to finish (default: their timeout, 600s)",
     )
-    parser.add_argument("--bind", default="0.0.0.0", metavar="ADDRESS")
-    parser.add_argument("--http-port", type=int, default=names.HTTP_PORT)
-    parser.add_argument("--metrics-port", type=int, default=names.METRICS_PORT)
+    parser.add_argument("--bind", default="0.0.0.0", metavar="IP", help="where its ports listen (default: %(default)s)")
+    add_port = partial(parser.add_argument, type=parse_port, metavar="PORT")
+    add_port("--http-port", default=names.HTTP_PORT, help="OpenAI API (%(default)s)")
+    add_port("--metrics-port", default=names.METRICS_PORT, help="probes, metrics, signals (%(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -106,7 +119,7 @@ def read_context_tokens(model_dir: Path | None) -> int | None:
 
 def fail(message: str, code: int) -> int:
     """One line for people: stderr, and where Kubernetes shows why a container ended."""
-    print(message, file=sys.stderr)
+    print(f"tandem-runtime router: {message}", file=sys.stderr)
     log = Path(names.TERMINATION_LOG)
     if log.exists() and os.access(log, os.W_OK):  # only in a pod: never make that file on a machine of its own
         log.write_text(message)

@@ -39,9 +39,12 @@ class EndpointWatcher:
         """Until cancelled."""
         try:
             while True:
-                self._read()
-                self._resolve()
-                self._tell()
+                try:
+                    self._read()
+                    self._resolve()
+                    self._tell()
+                except Exception:  # without the watcher the router would never see another pod
+                    log.exception("looking at the endpoints failed; trying again")
                 await asyncio.sleep(self._watch_seconds)
         finally:
             for lookup in self._lookups.values():
@@ -72,7 +75,7 @@ class EndpointWatcher:
         host, port = self._services[service]
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
+        except (OSError, UnicodeError, OverflowError) as error:
             if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
                 return  # the name server is away, which says nothing about the pods
             found = []

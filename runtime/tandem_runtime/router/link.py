@@ -77,7 +77,11 @@ class PodLink:
         """Connects again and again, until cancelled or no longer listed."""
         backoff_seconds = self._settings.first_backoff_seconds
         while self.listed:
-            reason, refused = await self._connect_once()
+            try:
+                reason, refused = await self._connect_once()
+            except Exception as error:  # of an address that nobody can connect to, say: the others must not suffer
+                log.exception("the connection to %s:%d failed", *self.address)
+                reason, refused = f"{type(error).__name__}: {error}", True
             if self.hello is not None:
                 backoff_seconds = self._settings.first_backoff_seconds
             if reason != self.problem or self.hello is not None:

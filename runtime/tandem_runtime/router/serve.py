@@ -17,7 +17,9 @@ from typing import Any, Final
 import msgspec
 
 from tandem_runtime.contracts import names
+from tandem_runtime.contracts.coefficients import read_coefficients
 from tandem_runtime.contracts.endpoints import Endpoints, PodEndpoint
+from tandem_runtime.contracts.flags import parse_count, parse_natural, parse_port
 from tandem_runtime.router.children import Child, stop_all
 
 HOST: Final = "127.0.0.1"
@@ -68,14 +70,24 @@ class ServePlan:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the command."""
     parser.add_argument("--model", type=Path, metavar="DIR", help="model folder; not needed with --executor emulated")
-    parser.add_argument("--model-name", help="name that clients use (default: the folder's)")
-    parser.add_argument("--port-base", type=int, default=names.HTTP_PORT, help="HTTP port; others follow it")
-    parser.add_argument("--prefill", type=int, default=1, metavar="N", help="prefill pods (0: decode computes prompts)")
-    parser.add_argument("--decode", type=int, default=1, metavar="N", help="decode pods")
-    parser.add_argument("--executor", choices=("torch", "emulated"), default="torch")
+    parser.add_argument("--model-name", metavar="NAME", help="name that clients use (default: the folder's)")
+    parser.add_argument(
+        "--port-base",
+        type=parse_port,
+        default=names.HTTP_PORT,
+        metavar="PORT",
+        help="HTTP port (%(default)s); others follow",
+    )
+    parser.add_argument(
+        "--prefill", type=parse_natural, default=1, metavar="N", help="prefill pods (1; with 0 decode computes prompts)"
+    )
+    parser.add_argument("--decode", type=parse_count, default=1, metavar="N", help="decode pods (1)")
+    parser.add_argument("--executor", choices=("torch", "emulated"), default="torch", help="default: torch")
     parser.add_argument("--coefficients", metavar="NAME_OR_FILE", help="of the emulated executor (default: laptop)")
     parser.add_argument("--deterministic", action="store_true", help="tokens do not depend on batch or pod (float32)")
-    parser.add_argument("--max-context-tokens", type=int, metavar="N", help="default: the model's own")
+    parser.add_argument(
+        "--max-context-tokens", type=parse_count, metavar="N", help="prompt and answer together (default: the model's)"
+    )
     parser.add_argument("--verbose", action="store_true", help="show the logs of all processes")
 
 
@@ -103,8 +115,11 @@ def check(args: argparse.Namespace) -> None:
         # Said here: every process would say it, and which of them is heard first is chance.
         text = f"--model {args.model} has no config.json; it takes a folder as Hugging Face saves it"
         raise ServeError(text, names.EXIT_BAD_MODEL)
-    if args.decode < 1 or args.prefill < 0:
-        raise ServeError(f"--decode {args.decode} --prefill {args.prefill}: at least 1 decode pod is needed")
+    if args.executor == "emulated":
+        try:
+            read_coefficients(args.coefficients or EMULATED_COEFFICIENTS)
+        except ValueError as error:
+            raise ServeError(f"--coefficients: {error}") from error
 
 
 def make_plan(port_base: int, prefill: int, decode: int) -> ServePlan:

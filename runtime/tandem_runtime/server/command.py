@@ -39,12 +39,11 @@ EXIT_ENGINE = 1
 
 def run(args: argparse.Namespace) -> int:
     """The exit code. `args.role` is prefill, decode or both."""
+    configure_logging(args.role, args.pod_name)
     try:
         settings = read_settings(args.role, args)
     except ConfigError as error:
-        print(f"tandem-runtime {args.role}: {error}", file=sys.stderr)
-        return EXIT_BAD_CONFIG
-    configure_logging(settings.role, settings.pod_name)
+        return _fail(args.role, args.termination_log, str(error), EXIT_BAD_CONFIG)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(settings))
 
@@ -74,15 +73,17 @@ async def _serve(settings: ServerSettings) -> int:
         await ports.open(settings)
         probes.pod, probes.port = pod, ports.internal
     except (ModelError, TokenizerError) as error:
-        return _fail(settings, str(error), EXIT_BAD_MODEL)
+        return _fail(settings.role, settings.termination_log, str(error), EXIT_BAD_MODEL)
     except OSError as error:
-        return _fail(settings, f"cannot listen: {error}", EXIT_BAD_CONFIG)
+        return _fail(
+            settings.role, settings.termination_log, f"cannot listen on {settings.bind}: {error}", EXIT_BAD_CONFIG
+        )
     log.info("ready after %.2f s", time.monotonic() - started)
     ended = asyncio.wrap_future(pod.engine.engine.ended)
     ended.add_done_callback(lambda _: terminated.set())
     await terminated.wait()
     if ended.done():
-        return _fail(settings, f"the engine gave up: {ended.exception()}", EXIT_ENGINE)
+        return _fail(settings.role, settings.termination_log, f"the engine gave up: {ended.exception()}", EXIT_ENGINE)
     log.info("draining %d requests", pod.in_flight)
     ports.drain()
     left = await pod.drain(settings.drain_seconds)
@@ -98,7 +99,9 @@ async def _load(settings: ServerSettings, terminated: asyncio.Event) -> Pod | No
     executor = await asyncio.to_thread(settings.make_executor)
     engine = EngineClient(executor, settings.scheduler())
     loading = asyncio.create_task(engine.load())
-    tokenizer = load_tokenizer(None if settings.executor == "emulated" else settings.model)
+    # In a thread too: a vocabulary of 150,000 entries takes a second.
+    model = None if settings.executor == "emulated" else settings.model
+    tokenizer = await asyncio.to_thread(load_tokenizer, model)
     waiting = asyncio.create_task(terminated.wait())
     loading.add_done_callback(lambda _: waiting.cancel())
     await asyncio.wait([waiting])
@@ -153,13 +156,13 @@ class Ports:
         self._pod.stop()
 
 
-def _fail(settings: ServerSettings, reason: str, code: int) -> int:
+def _fail(role: str, termination_log: Path, reason: str, code: int) -> int:
     """One line for people on stderr, and for `kubectl describe` in the termination log."""
     line = " ".join(reason.split())
     log.error("%s", line)
-    print(f"tandem-runtime {settings.role}: {line}", file=sys.stderr)
+    print(f"tandem-runtime {role}: {line}", file=sys.stderr)
     with suppress(OSError):
         # The default is a file that Kubernetes makes; elsewhere it is not ours to make.
-        if settings.termination_log.exists() or settings.termination_log != Path(TERMINATION_LOG):
-            settings.termination_log.write_text(line + "\n", encoding="utf-8")
+        if termination_log.exists() or termination_log != Path(TERMINATION_LOG):
+            termination_log.write_text(line + "\n", encoding="utf-8")
     return code

@@ -10,6 +10,7 @@ from pathlib import Path
 from tandem_runtime.contracts import names
 from tandem_runtime.contracts.coefficients import Coefficients, read_coefficients
 from tandem_runtime.contracts.durations import parse_duration
+from tandem_runtime.contracts.flags import parse_count, parse_port
 from tandem_runtime.contracts.token_file import TokenFile, TokenFileError, TokenSource
 from tandem_runtime.engine.executor import Executor, ModelError
 from tandem_runtime.engine.limits import SchedulerSettings
@@ -86,30 +87,64 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", type=Path, metavar="DIR", help="folder with config.json, *.safetensors and tokenizer.json")
     add("--executor", choices=("torch", "emulated"), default="torch", help="emulated needs no model (default: torch)")
     add("--coefficients", metavar="NAME_OR_FILE", help=f"emulated: its speed (default: {DEFAULT_COEFFICIENTS})")
-    add("--max-context-tokens", type=_positive, metavar="N", help="prompt and answer together (default: the model's)")
+    add("--max-context-tokens", type=parse_count, metavar="N", help="prompt and answer together (default: the model's)")
     add("--deterministic", action="store_true", help="float32, one sequence at a time: the same tokens everywhere")
-    add("--dtype", choices=("auto", "bfloat16", "float32", "float16"), default="auto")
-    add("--pod-name", default=socket.gethostname(), metavar="NAME")
-    add("--address", default="127.0.0.1", metavar="IP", help="where other pods reach this one")
-    add("--revision", default="", metavar="REV")
-    add("--token-file", type=Path, metavar="FILE", help="the deployment's token; every connection must say it")
-    add("--bind", default="0.0.0.0", metavar="IP")
-    add("--internal-port", type=int, default=names.INTERNAL_PORT, metavar="PORT", help="for routers")
-    add("--kv-port", type=int, default=names.KV_PORT, metavar="PORT", help="for decode pods")
-    add("--metrics-port", type=int, default=names.METRICS_PORT, metavar="PORT")
-    add("--http-port", type=int, default=names.HTTP_PORT, metavar="PORT", help="both: the OpenAI API")
-    add("--model-name", default="", metavar="NAME", help="both: the name clients use")
+    add(
+        "--dtype",
+        choices=("auto", "bfloat16", "float32", "float16"),
+        default="auto",
+        help="of weights and KV (auto: the model's)",
+    )
+    add(
+        "--pod-name",
+        default=socket.gethostname(),
+        metavar="NAME",
+        help="how logs and routers call it (default: host name)",
+    )
+    add("--address", default="127.0.0.1", metavar="IP", help="where other pods reach this one (default: %(default)s)")
+    add("--revision", default="", metavar="REV", help="only routers of the same revision may use this pod")
+    add("--token-file", type=Path, metavar="FILE", help="every connection must say what it holds; read again on change")
+    add("--bind", default="0.0.0.0", metavar="IP", help="where its ports listen (default: %(default)s)")
+    add(
+        "--internal-port",
+        type=parse_port,
+        default=names.INTERNAL_PORT,
+        metavar="PORT",
+        help="for routers (%(default)s)",
+    )
+    add("--kv-port", type=parse_port, default=names.KV_PORT, metavar="PORT", help="for decode pods (%(default)s)")
+    add(
+        "--metrics-port",
+        type=parse_port,
+        default=names.METRICS_PORT,
+        metavar="PORT",
+        help="probes, metrics (%(default)s)",
+    )
+    add(
+        "--http-port",
+        type=parse_port,
+        default=names.HTTP_PORT,
+        metavar="PORT",
+        help="`both` only: OpenAI API (%(default)s)",
+    )
+    add("--model-name", default="", metavar="NAME", help="`both` only: the name clients use (default: the folder's)")
     add(
         "--drain-timeout",
         type=parse_duration,
         default=DRAIN_SECONDS,
-        metavar="30s",
-        help="for running requests on SIGTERM",
+        metavar="DURATION",
+        help="after SIGTERM, how long requests may take to finish (default: 30s)",
     )
-    add("--termination-log", type=Path, default=Path(names.TERMINATION_LOG), metavar="FILE")
+    add(
+        "--termination-log",
+        type=Path,
+        default=Path(names.TERMINATION_LOG),
+        metavar="FILE",
+        help="why it ended, in one line",
+    )
     add("--emulate-load", action="store_true", help="emulated: take as long to start as the coefficients say")
     add("--kv-scale", type=float, metavar="SHARE", help="emulated: share of the real KV bytes that is sent")
-    add("--step-tokens", type=_positive, metavar="N", help="prompt tokens computed in one step at most")
+    add("--step-tokens", type=parse_count, metavar="N", help="prompt tokens computed in one step at most")
 
 
 def read_settings(role: str, args: argparse.Namespace) -> ServerSettings:
@@ -157,10 +192,3 @@ def _read_token(path: Path | None) -> TokenSource:
         return TokenFile(path)
     except TokenFileError as error:
         raise ConfigError(f"--token-file: {error}") from error
-
-
-def _positive(words: str) -> int:
-    value = int(words)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{words} must be at least 1")
-    return value

@@ -8,7 +8,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 from tandem_runtime.contracts import pod_protocol as wire
-from tandem_runtime.contracts.endpoints import ServiceEndpoint
+from tandem_runtime.contracts.endpoints import Endpoints, PodEndpoint, ServiceEndpoint
 from tandem_runtime.policy.queue import QueueLimits
 from tandem_runtime.text.byte_tokenizer import ByteTokenizer
 
@@ -204,6 +204,22 @@ async def test_pods_that_leave_the_file_finish_their_requests_and_new_ones_are_f
             await asyncio.sleep(0.1)
         assert (await router.complete())[0] == 200
         await second.kill()
+
+
+async def test_an_address_that_nobody_can_connect_to_harms_no_other() -> None:
+    pod = await FakePod("d0").start()
+    async with running_router() as router:
+        odd = [PodEndpoint("x", address, "decode", "rev1") for address in ("10.0.0.1:99999", "a..b", "\u0000", "")]
+        services = [ServiceEndpoint(name, "decode") for name in ("a..b", "localhost:99999", "x" * 300)]
+        entries = [*odd, PodEndpoint("d0", pod.address, "decode", "rev1")]
+        router.file.write_bytes(msgspec.json.encode(Endpoints(pods=entries, services=services)))
+        await router.pods_ready(1)
+        assert (await router.complete())[0] == 200
+        second = await FakePod("d1").start()
+        router.list_pods(pod, second)
+        await router.pods_ready(2)
+        await second.kill()
+    await pod.kill()
 
 
 async def test_the_name_of_a_service_is_resolved_and_its_pods_say_who_they_are() -> None:
