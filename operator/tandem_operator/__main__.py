@@ -14,7 +14,7 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
-from tandem_operator.config import LoopSettings, RenderSettings, Settings
+from tandem_operator.config import LeaseSettings, LoopSettings, RenderSettings, Settings
 
 log = logging.getLogger("tandem_operator")
 
@@ -23,7 +23,11 @@ EXIT_LEASE_LOST = 1
 
 
 def parse_settings(arguments: list[str]) -> Settings:
-    parser = argparse.ArgumentParser(prog="tandem-operator", description="Reconciles InferenceDeployments.")
+    parser = argparse.ArgumentParser(
+        prog="tandem-operator",
+        description="Makes and keeps what InferenceDeployments ask for. In a pod it uses its ServiceAccount, else"
+        " $KUBECONFIG or ~/.kube/config.",
+    )
     parser.add_argument(
         "--default-runtime-image",
         default=RenderSettings.default_runtime_image,
@@ -37,18 +41,32 @@ def parse_settings(arguments: list[str]) -> Settings:
         metavar="NAME",
         help="watch this namespace only; may be given several times (default: all)",
     )
-    parser.add_argument("--telemetry-port", type=int, default=Settings.telemetry_port, help="default: %(default)s")
+    parser.add_argument(
+        "--lease-name",
+        default=LeaseSettings.name,
+        metavar="NAME",
+        help="Lease by which instances of one operator choose who works (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--telemetry-port",
+        type=int,
+        default=Settings.telemetry_port,
+        metavar="PORT",
+        help="serves /healthz, /readyz and /metrics (default: %(default)s)",
+    )
     parser.add_argument("--log-level", default=Settings.log_level, choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     parser.add_argument(
         "--resync-seconds",
         type=float,
         default=LoopSettings.resync_seconds,
+        metavar="SECONDS",
         help="look at every deployment at least this often (default: %(default)s)",
     )
     options = parser.parse_args(arguments)
     return Settings(
         render=RenderSettings(default_runtime_image=options.default_runtime_image),
         loop=LoopSettings(resync_seconds=options.resync_seconds),
+        lease=LeaseSettings(name=options.lease_name),
         namespaces=tuple(options.namespace),
         telemetry_port=options.telemetry_port,
         log_level=options.log_level,

@@ -29,8 +29,8 @@ def find_helm() -> str:
     return shutil.which("helm") or str(build(HELM, print))
 
 
-def template(*arguments: str) -> list[dict[str, Any]]:
-    command = [find_helm(), "template", "tandem", str(CHART), "--namespace", "tandem-system", *arguments]
+def template(*arguments: str, release: str = "tandem") -> list[dict[str, Any]]:
+    command = [find_helm(), "template", release, str(CHART), "--namespace", "tandem-system", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ValueError(done.stderr)
@@ -88,6 +88,7 @@ def test_the_operator_pod_is_restricted_and_its_flags_are_known() -> None:
     settings = parse_settings(container["args"])
     assert settings.render.default_runtime_image == "localhost/r:1"
     assert settings.namespaces == ("a", "b")
+    assert settings.lease.name == "tandem-operator"
     selector = deployment["spec"]["selector"]["matchLabels"].items()
     assert selector <= deployment["spec"]["template"]["metadata"]["labels"].items()
 
@@ -110,6 +111,16 @@ def test_with_named_namespaces_there_is_no_right_outside_them() -> None:
     (everywhere,) = of_kind(template(), "ClusterRole")
     assert roles["a"] == roles["b"] == granted(everywhere)
     assert roles["tandem-system"] == {("leases", verb) for verb in ("get", "create", "update")}
+
+
+def test_two_releases_in_one_namespace_do_not_wait_for_each_other() -> None:
+    names: list[set[tuple[str, str]]] = []
+    for release in ("one", "two"):
+        objects = template("--set", f"watchNamespaces={{{release}}},installCRD=false", release=release)
+        (deployment,) = of_kind(objects, "Deployment")
+        lease = parse_settings(deployment["spec"]["template"]["spec"]["containers"][0]["args"]).lease.name
+        names.append({("Lease", lease), *((o["kind"], o["metadata"]["name"]) for o in objects)})
+    assert names[0] & names[1] == set()
 
 
 def test_helm_refuses_a_value_that_does_not_exist() -> None:

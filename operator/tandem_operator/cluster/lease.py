@@ -82,8 +82,9 @@ class Lease:
         """So that a standby need not wait for the Lease to run out."""
         try:
             lease = await self._store.get("Lease", self._namespace, self._settings.name)
-            if lease and lease["spec"].get("holderIdentity") == self._identity:
-                await self._store.replace({**lease, "spec": {**lease["spec"], "holderIdentity": ""}})
+            spec = (lease or {}).get("spec") or {}
+            if lease and spec.get("holderIdentity") == self._identity:
+                await self._store.replace({**lease, "spec": {**spec, "holderIdentity": ""}})
         except ApiError as error:
             log.warning("the Lease is not released: %s", error)
 
@@ -96,7 +97,7 @@ class Lease:
         if lease is None:
             metadata = {"name": settings.name, "namespace": self._namespace}
             return await self._store.create(_body(metadata, self._spec(now, now, 0)))
-        spec = lease["spec"]
+        spec = lease.get("spec") or {}  # a Lease that a person made may be empty
         holder = spec.get("holderIdentity") or ""
         if holder == self._identity:
             renewed = self._spec(spec.get("acquireTime", now), now, spec.get("leaseTransitions", 0))

@@ -102,6 +102,15 @@ async def test_a_released_lease_is_taken_at_once() -> None:
     assert store.holder == "two", "a lease of somebody else is not released"
 
 
+@pytest.mark.parametrize("spec", [None, {}])
+async def test_a_lease_that_a_person_made_empty_is_taken(spec: dict[str, Any] | None) -> None:
+    store, clock = Store(), Clock()
+    store.body = {"metadata": {"name": "tandem-operator", "resourceVersion": "0"}, "spec": spec}
+    first = lease(store, clock, "one")
+    await first.acquire()
+    assert (store.holder, clock.now) == ("one", 0)
+
+
 async def test_a_holder_renews_and_notices_when_another_has_it() -> None:
     store, clock = Store(), Clock()
     holder = lease(store, clock, "one")
