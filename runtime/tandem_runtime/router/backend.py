@@ -233,7 +233,11 @@ class RouterBackend:
         flight.queued_seconds = flight.queued_seconds or now - flight.arrived
         link.flights[flight.submit.id] = flight
         link.dispatched(flight.tokens() + HEADROOM_TOKENS)
-        link.send(flight.message(now, peer))
+        try:
+            link.send(flight.message(now, peer))
+        except (ValueError, OverflowError) as error:  # a prompt beyond what one message takes; the others go on
+            self._release(flight)
+            flight.fail(Reason.INVALID, f"the request cannot be sent to a pod: {error}")
 
     def _expire(self, flight: Flight, why: str, now: float) -> None:
         waited_seconds = now - flight.arrived

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -13,6 +13,9 @@ from tandem_runtime.policy.queue import Waiting
 
 if TYPE_CHECKING:
     from tandem_runtime.router.link import PodLink
+
+MOST_RETRIES_TOLD: Final = 8
+"""In the access log: a request that full pods turn away for minutes has hundreds."""
 
 
 @dataclass(eq=False)
@@ -71,5 +74,7 @@ class Flight:
 
     def details(self) -> dict[str, object]:
         """For the access log."""
-        facts = {"pods": ">".join(self.pods), "retries": "; ".join(self.retries)}
+        left_out = len(self.retries) - MOST_RETRIES_TOLD
+        retries = [f"{left_out} before", *self.retries[-MOST_RETRIES_TOLD:]] if left_out > 0 else self.retries
+        facts = {"pods": ">".join(self.pods[-MOST_RETRIES_TOLD:]), "retries": "; ".join(retries)}
         return {**facts, "queued_seconds": round(self.queued_seconds, 4)}

@@ -65,7 +65,10 @@ async def _serve(settings: ServerSettings) -> int:
     metrics = MetricsServer(probes.routes())
     try:
         await metrics.start(settings.bind, settings.metrics_port)
-        pod = await _load(settings, terminated)
+        try:
+            pod = await _load(settings, terminated)
+        except OSError as error:
+            raise ModelError(f"{settings.model} cannot be read: {error}") from error
         if pod is None:
             return 0
         probes.loaded_seconds = time.monotonic() - started
@@ -78,6 +81,9 @@ async def _serve(settings: ServerSettings) -> int:
         return _fail(
             settings.role, settings.termination_log, f"cannot listen on {settings.bind}: {error}", EXIT_BAD_CONFIG
         )
+    except Exception as error:
+        log.exception("the start failed")
+        return _fail(settings.role, settings.termination_log, f"{type(error).__name__}: {error}", EXIT_ENGINE)
     log.info("ready after %.2f s", time.monotonic() - started)
     ended = asyncio.wrap_future(pod.engine.engine.ended)
     ended.add_done_callback(lambda _: terminated.set())

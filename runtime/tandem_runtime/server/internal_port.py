@@ -59,7 +59,10 @@ class InternalPort:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.pod.changed.wait(), STATE_SECONDS)
             self.pod.changed.clear()
-            self.broadcast()
+            try:
+                self.broadcast()
+            except Exception:  # routers that hear nothing would never send a request again
+                log.exception("telling routers the state failed; trying again")
             await asyncio.sleep(CHANGE_SECONDS)
 
     def broadcast(self) -> None:

@@ -120,7 +120,14 @@ class Pod:
             self.failures[reason] = self.failures.get(reason, 0) + 1
             reply(Failed(submit.id, submit.attempt, reason.value, message, retryable))
             return None
-        session = Session(self, submit, self._count_failures(reply))
+        try:
+            session = Session(self, submit, self._count_failures(reply))
+        except Exception as error:  # it must not cost the other requests of the router their connection
+            log.exception("request %s cannot be started", submit.id)
+            self._count_failures(reply)(
+                Failed(submit.id, submit.attempt, Reason.ENGINE_ERROR, type(error).__name__, retryable=True)
+            )
+            return None
         self._sessions.add(session)
         session.start()
         return session

@@ -68,8 +68,10 @@ class MetricsServer:
                 f"Content-Length: {len(answer.body)}\r\nConnection: close\r\n\r\n".encode()
                 + answer.body
             )
-            await writer.drain()
-        except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError):
+            await asyncio.wait_for(writer.drain(), REQUEST_SECONDS)
+        except TimeoutError:
+            writer.transport.abort()  # neither what it asks nor what it does not read may stay in memory
+        except (OSError, EOFError, asyncio.LimitOverrunError):
             pass  # whoever asked is gone or does not speak HTTP
         except asyncio.CancelledError:
             pass  # the event loop ends; asyncio would log a traceback as the last words of the process

@@ -9,7 +9,10 @@ import msgspec
 import pytest
 from tandem_runtime.contracts import pod_protocol as wire
 from tandem_runtime.contracts.endpoints import Endpoints, PodEndpoint, ServiceEndpoint
+from tandem_runtime.contracts.framing import FrameError, pack
+from tandem_runtime.contracts.sampling import Sampling
 from tandem_runtime.policy.queue import QueueLimits
+from tandem_runtime.router.flight import Flight
 from tandem_runtime.text.byte_tokenizer import ByteTokenizer
 
 from tests.runtime.router.fake_pod import FakePod, answer_ids
@@ -204,6 +207,34 @@ async def test_pods_that_leave_the_file_finish_their_requests_and_new_ones_are_f
             await asyncio.sleep(0.1)
         assert (await router.complete())[0] == 200
         await second.kill()
+
+
+async def test_a_request_that_fits_no_message_is_refused_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pack_little(control: bytes) -> bytes:
+        if len(control) > 1000:
+            raise FrameError(f"control message of {len(control)} bytes")
+        return pack(control)
+
+    pod = FakePod("d0", ready=False)
+    async with running_router(pod) as router:
+        monkeypatch.setattr("tandem_runtime.router.link.pack", pack_little)
+        large = asyncio.create_task(router.complete("x" * 2000))
+        small = asyncio.create_task(router.complete())
+        await eventually(lambda: len(router.app.backend.queue) == 2)
+        pod.ready = True
+        status, answer, _ = await large
+        assert (status, "cannot be sent" in answer["error"]["message"]) == (400, True)
+        assert (await small)[0] == 200
+        assert not router.app.backend.retries
+
+
+def test_a_request_that_was_turned_away_for_minutes_has_a_short_line_in_the_log() -> None:
+    flight = Flight(wire.Submit("a", 0, [1], Sampling(1), 1000), 0.0, 1.0)
+    flight.retries = [f"reason {number}" for number in range(1000)]
+    flight.pods = ["pod"] * 1000
+    told = str(flight.details())
+    assert "992 before; reason 992" in told
+    assert len(told) < 300
 
 
 async def test_an_address_that_nobody_can_connect_to_harms_no_other() -> None:

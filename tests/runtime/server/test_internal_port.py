@@ -13,6 +13,7 @@ from tandem_runtime.contracts.framing import pack
 from tandem_runtime.contracts.pod_protocol import Delta, Failed
 from tandem_runtime.contracts.sampling import Sampling
 from tandem_runtime.server.backend import LocalBackend
+from tandem_runtime.server.text_stream import TextStream
 
 from tests.runtime.server.pods import FAST, router, running_pod, submit, until
 
@@ -46,6 +47,24 @@ async def test_a_router_of_another_deployment_or_revision_is_refused(who: dict[s
         assert words in (await client.heard(wire.Refused)).reason
         await until(lambda: client.closed)
         assert len(client.messages) == 1
+
+
+async def test_a_request_that_cannot_be_started_costs_no_other_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_down(tokenizer: Any, prompt_ids: list[int], emitted_ids: Any, stop: Any) -> TextStream:
+        if prompt_ids == [7]:
+            raise ZeroDivisionError
+        return TextStream(tokenizer, prompt_ids, emitted_ids, stop)
+
+    monkeypatch.setattr("tandem_runtime.server.session.TextStream", break_down)
+    async with running_pod("decode") as pod, router(pod.internal_port) as client:
+        client.send(submit("a", "hello", 100))
+        await client.heard(Delta)
+        client.send(submit("b", [7]))
+        failed = await client.ended("b")
+        assert isinstance(failed, Failed)
+        assert (failed.reason, failed.retryable) == ("engine_error", True)
+        assert isinstance(await client.ended("a"), Delta)
+        await pod.idle()
 
 
 @pytest.mark.parametrize(
