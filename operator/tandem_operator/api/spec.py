@@ -88,8 +88,8 @@ _TEMPLATE: Any = Field(
     default_factory=dict,
     description=(
         "Override of the pods, merged as `kubectl patch --type=strategic` would: maps by key, lists of containers, env,"
-        " volumes and mounts by name, other lists replaced, null removes. It must leave the `runtime` container and the"
-        " labels of our selectors in place."
+        " volumes and mounts by name, tolerations added to ours, other lists replaced, null removes. It must leave the"
+        " `runtime` container, its command, args and ports, and the labels of our selectors in place."
     ),
     json_schema_extra=TEMPLATE_SCHEMA,
 )

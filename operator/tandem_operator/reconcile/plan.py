@@ -78,10 +78,12 @@ def make_plan(infd: InferenceDeployment, observed: Observed, settings: RenderSet
     pools_ready = all(is_available(observed.deployments(role).get(revision)) for role in names.POOL_ROLES)
     router_moves = current in (None, revision) or pools_ready
     apply = render(infd, revision, image, settings, with_router=router_moves)
+    standing = {rev for role in names.POOL_ROLES for rev in observed.deployments(role)}
     if current is None:
-        return Plan(revision, image, revision, apply, frozenset({revision}))
+        # Somebody deleted the router: what cannot serve yet must not cost the pools that a change back would need.
+        keep = {revision} if pools_ready else standing | {revision}
+        return Plan(revision, image, revision, apply, frozenset(keep))
     if not is_rolled_out(router):
         # Its pods may be of any revision that still stands.
-        standing = {rev for role in names.POOL_ROLES for rev in observed.deployments(role)}
         return Plan(revision, image, current, apply, frozenset(standing | {revision}))
     return Plan(revision, image, current, apply, frozenset({current, revision}))

@@ -155,22 +155,48 @@ def pod_template(
     return {"metadata": {"labels": labels}, "spec": spec}
 
 
-def override_template(template: dict[str, Any], override: dict[str, Any], owner: str) -> dict[str, Any]:
-    """`override` (spec.OWNER.template) merged in. Raises InvalidTemplate when the result cannot work."""
+def check_override(override: dict[str, Any], owner: str) -> None:
+    """Its shape, as far as this package reads it. Raises InvalidTemplate."""
     where = f"spec.{owner}.template"
     unknown = sorted(set(override) - {"metadata", "spec"})
     if unknown:
         raise InvalidTemplate(f"{where} has unknown fields {unknown}; it takes metadata and spec")
-    labels = (override.get("metadata") or {}).get("labels") or {}
-    reserved = sorted(key for key in labels if key in names.RESERVED_LABELS or key.startswith("tandem.dev/"))
+    parts = {name: override.get(name, {}) for name in ("metadata", "spec")}
+    if isinstance(parts["metadata"], dict):
+        parts["metadata.labels"] = parts["metadata"].get("labels", {})
+    for name, part in parts.items():
+        if not isinstance(part, dict) or "$patch" in part:
+            raise InvalidTemplate(f"{where}.{name} is {part!r}; give an object whose fields are merged into ours")
+    reserved = sorted(
+        key
+        for key in map(str, parts["metadata.labels"])
+        if key in names.RESERVED_LABELS or key.startswith("tandem.dev/")
+    )
     if reserved:
         raise InvalidTemplate(f"{where}.metadata.labels sets {reserved}, which selectors rely on; choose other keys")
+
+
+def override_template(template: dict[str, Any], override: dict[str, Any], owner: str) -> dict[str, Any]:
+    """`override` (spec.OWNER.template, checked) merged in. Raises InvalidTemplate when the result cannot work."""
+    where = f"spec.{owner}.template"
     try:
         merged: dict[str, Any] = merge(template, override)
     except (ValueError, AttributeError, TypeError) as error:
         raise InvalidTemplate(f"{where} cannot be merged: {error}") from error
     _check_kept(template, merged, where)
+    if "tolerations" in merged["spec"]:
+        merged["spec"]["tolerations"] = _with_ours(
+            merged["spec"]["tolerations"], template["spec"]["tolerations"], f"{where}.spec.tolerations"
+        )
     return merged
+
+
+def _with_ours(theirs: Any, ours: list[dict[str, Any]], where: str) -> list[dict[str, Any]]:
+    """Who tolerates a GPU taint did not mean to wait longer for lost nodes; who names our keys, or all, did."""
+    if not isinstance(theirs, list) or not all(isinstance(item, dict) for item in theirs):
+        raise InvalidTemplate(f"{where} is {theirs!r}; give a list of objects, as in a Pod")
+    named = [item.get("key") for item in theirs]
+    return [*theirs, *(item for item in ours if not any(key in (None, "", item["key"]) for key in named))]
 
 
 def _check_kept(template: dict[str, Any], merged: dict[str, Any], where: str) -> None:
@@ -178,9 +204,9 @@ def _check_kept(template: dict[str, Any], merged: dict[str, Any], where: str) ->
 
     def main(pod: dict[str, Any]) -> dict[str, Any]:
         containers = pod["spec"].get("containers")
-        if not isinstance(containers, list):
+        if not isinstance(containers, list) or not all(isinstance(item, dict) for item in containers):
             raise InvalidTemplate(
-                f"{where}.spec.containers is no list or removes the container {names.MAIN_CONTAINER!r}"
+                f"{where}.spec.containers is no list of containers with {names.MAIN_CONTAINER!r} among them"
             )
         found = [c for c in containers if c.get("name") == names.MAIN_CONTAINER]
         if len(found) != 1:
@@ -195,8 +221,3 @@ def _check_kept(template: dict[str, Any], merged: dict[str, Any], where: str) ->
             )
     if merged["spec"].get("restartPolicy") != "Always":
         raise InvalidTemplate(f"{where}.spec.restartPolicy must be Always: the pods belong to a Deployment")
-    if any(
-        (merged["metadata"].get("labels") or {}).get(key) != value
-        for key, value in template["metadata"]["labels"].items()
-    ):
-        raise InvalidTemplate(f"{where}.metadata.labels removes labels that selectors rely on")

@@ -16,6 +16,7 @@ from tandem_operator.render.pods import (
     ENDPOINTS_PATH,
     TOKEN_FILE,
     InvalidTemplate,
+    check_override,
     override_template,
     pod_template,
     port,
@@ -26,6 +27,7 @@ from tandem_operator.render.source import ModelSource, model_source
 def router_deployment(infd: InferenceDeployment, revision: str, image: str, settings: RenderSettings) -> dict[str, Any]:
     """`NAME-router`: keeps its name through revisions, so that its Service never lacks endpoints."""
     spec = infd.spec.router
+    check_override(spec.template, "router")
     source = _source(infd, tokenizer_only=True)
     grace = grace_seconds(spec.template, "router", settings)
     linger = min(settings.router_linger_seconds, grace // 2)
@@ -74,6 +76,7 @@ def pool_deployment(
 ) -> dict[str, Any]:
     """`NAME-ROLE-REVISION`: a revision never changes what its pods compute, so two of them can stand side by side."""
     pool: Pool = getattr(infd.spec, role)
+    check_override(pool.template, role)
     source = _source(infd, tokenizer_only=False)
     arguments = [
         role,
@@ -114,7 +117,7 @@ def pool_deployment(
 
 def grace_seconds(override: dict[str, Any], owner: str, settings: RenderSettings) -> int:
     """From SIGTERM, or from the preStop hook where there is one, to SIGKILL. Raises InvalidTemplate."""
-    given = (override.get("spec") or {}).get("terminationGracePeriodSeconds")
+    given = override.get("spec", {}).get("terminationGracePeriodSeconds")
     if given is None:
         return settings.termination_grace_seconds
     if not isinstance(given, int) or given < 0:

@@ -140,6 +140,22 @@ async def test_a_rollback_in_the_middle_needs_no_new_pods(ready: World) -> None:
     assert ready.condition("Ready")["status"] == "True"
 
 
+async def test_a_router_deleted_while_a_rollout_is_stuck_costs_no_pool_that_could_serve(ready: World) -> None:
+    (old,) = ready.revisions()
+    ready.change(model={"uri": "file:///models/mistyped"})
+    await ready.look()
+    del ready.cluster.objects[("Deployment", "team", "chat-router")]
+    await ready.look()
+    await ready.look()
+    assert old in ready.revisions()
+    before = ready.cluster.find_one("Deployment", f"chat-decode-{old}")["metadata"]["uid"]
+    ready.change(model={"uri": "file:///models/tiny"})
+    await ready.settle()
+    assert ready.revisions() == {old}
+    assert ready.cluster.find_one("Deployment", f"chat-decode-{old}")["metadata"]["uid"] == before
+    assert ready.condition("Ready")["status"] == "True"
+
+
 async def test_a_third_revision_replaces_one_that_never_served(ready: World) -> None:
     (old,) = ready.revisions()
     for uri in ("file:///a", "file:///b"):

@@ -109,13 +109,21 @@ def test_an_override_reaches_labels_scheduling_env_and_volumes() -> None:
     [
         ({"metadata": {"labels": {"tandem.dev/role": "router"}}}, "which selectors rely on"),
         ({"metadata": {"labels": {"app.kubernetes.io/name": "mine"}}}, "choose other keys"),
-        ({"metadata": {"labels": None}}, "removes labels"),
+        ({"metadata": {"labels": None}}, "give an object"),
         ({"spec": {"containers": [{"name": "runtime", "args": ["x"]}]}}, "changes args of container 'runtime'"),
         ({"spec": {"containers": [{"name": "runtime", "$patch": "delete"}]}}, "removes the container 'runtime'"),
-        ({"spec": {"containers": None}}, "removes the container"),
+        ({"spec": {"containers": None}}, "no list of containers with 'runtime'"),
         ({"spec": {"restartPolicy": "Never"}}, "must be Always"),
         ({"spec": {"containers": "runtime"}}, "is no list"),
+        ({"spec": {"containers": ["runtime"]}}, "is no list of containers"),
+        ({"spec": {"$patch": "replace", "containers": []}}, "give an object whose fields are merged"),
         ({"kind": "Pod"}, "unknown fields"),
+        ({"spec": None}, "spec"),
+        ({"spec": 5}, "spec"),
+        ({"metadata": None}, "give an object"),
+        ({"metadata": {"labels": ["a"]}}, "metadata.labels is ['a']; give an object"),
+        ({"spec": {"tolerations": "all"}}, "give a list of objects"),
+        ({"spec": {"terminationGracePeriodSeconds": "2m"}}, "whole seconds"),
         ({"spec": {"containers": [{"image": "no-name"}]}}, "removes the container"),
     ],
 )
@@ -123,3 +131,39 @@ def test_an_override_that_breaks_the_deployment_is_refused_in_words(template: di
     with pytest.raises(InvalidTemplate, match=r"^spec\.decode\.template") as caught:
         decode_template(**template)
     assert says in str(caught.value)
+
+
+def test_tolerations_are_added_to_those_that_replace_pods_of_lost_nodes() -> None:
+    def keys(*tolerations: dict[str, Any]) -> list[str | None]:
+        return [t.get("key") for t in decode_template(spec={"tolerations": list(tolerations)})["spec"]["tolerations"]]
+
+    lost = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]
+    assert keys() == lost
+    assert keys({"key": "nvidia.com/gpu", "operator": "Exists"}) == ["nvidia.com/gpu", *lost]
+    assert keys({"key": lost[1], "tolerationSeconds": 5}) == [lost[1], lost[0]]
+    assert keys({"operator": "Exists"}) == [None], "who tolerates everything tolerates lost nodes, too"
+    assert "tolerations" not in decode_template(spec={"tolerations": None})["spec"]
+
+
+fields = st.sampled_from(
+    ["metadata", "spec", "labels", "containers", "name", "runtime", "env", "volumes", "tolerations", "restartPolicy",
+     "terminationGracePeriodSeconds", "$patch", "key", "args", "ports"]
+)  # fmt: skip
+overrides = st.recursive(
+    st.none() | st.integers() | fields,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(fields, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["metadata", "spec"]), overrides, max_size=2))
+def test_whatever_the_override_is_it_renders_or_is_refused_in_words(template: dict[str, Any]) -> None:
+    try:
+        rendered = decode_template(**template)
+    except InvalidTemplate as error:
+        refusal = str(error)
+    else:
+        assert rendered["metadata"]["labels"]["tandem.dev/role"] == "decode"
+        assert "runtime" in [container["name"] for container in rendered["spec"]["containers"]]
+        return
+    assert refusal.startswith("spec.decode.template")
