@@ -11,7 +11,7 @@ from tandem_runtime.contracts.sampling import Sampling
 from tandem_runtime.openai.errors import bad_request
 from tandem_runtime.openai.schemas import ChatRequest, CompletionRequest
 from tandem_runtime.text.messages import ChatTemplateError
-from tandem_runtime.text.tokenizer import Tokenizer
+from tandem_runtime.text.tokenizer import LONG_TEXT_CHARACTERS, Tokenizer
 
 COMPLETION_MAX_TOKENS: Final = 16
 """OpenAI's default of /v1/completions."""
@@ -21,8 +21,6 @@ UNKNOWN_CONTEXT_MAX_TOKENS: Final = 4096
 """Answer length of a chat that names none while no pod has told its context length yet."""
 MESSAGE_CHARACTERS: Final = 64
 """What rendering a message costs beside its text, in characters of text."""
-LONG_TEXT_CHARACTERS: Final = 8192
-"""From here on tokenising (about 1 ms) moves to a thread, so that other streams go on meanwhile."""
 ROLES: Final = frozenset({"system", "developer", "user", "assistant"})
 
 
@@ -122,7 +120,14 @@ async def tokenise_prompt(prompt: str | list[Any], tokenizer: Tokenizer) -> list
         if len(prompt) < LONG_TEXT_CHARACTERS:
             return tokenizer.encode(prompt)
         return await asyncio.to_thread(tokenizer.encode, prompt)
-    for token_id in prompt:
-        if type(token_id) is not int or not 0 <= token_id < tokenizer.vocab_size:
-            raise bad_request(f"{token_id!r:.40} is not a token id from 0 to {tokenizer.vocab_size - 1}", "prompt")
-    return prompt
+    if len(prompt) < LONG_TEXT_CHARACTERS:
+        return check_ids(prompt, tokenizer.vocab_size)
+    return await asyncio.to_thread(check_ids, prompt, tokenizer.vocab_size)
+
+
+def check_ids(ids: list[Any], vocab_size: int) -> list[int]:
+    """`ids` when all are of the vocabulary. Raises ApiError."""
+    for token_id in ids:
+        if type(token_id) is not int or not 0 <= token_id < vocab_size:
+            raise bad_request(f"{token_id!r:.40} is not a token id from 0 to {vocab_size - 1}", "prompt")
+    return ids

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tandem_runtime.text.byte_tokenizer import ByteTokenizer
 from tandem_runtime.text.messages import ChatTemplateError
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from tandem_runtime.text.chat_template import ChatTemplate
 
 __all__ = ["ChatTemplateError", "Tokenizer", "TokenizerError", "load_tokenizer"]
+
+LONG_TEXT_CHARACTERS: Final = 8192
+"""From here on encoding takes more than about 1 ms: do it in a thread. The library's `encode` would hold the
+interpreter's lock all the while (2 MB of text: 2.5 s, and pods take a silent router for lost); in batches not."""
 
 
 class Tokenizer(Protocol):
@@ -80,7 +84,10 @@ class FolderTokenizer:
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Ids of `text`; lone surrogates (JSON allows them, UTF-8 does not) become "?"."""
         clean = text.encode("utf-8", errors="replace").decode("utf-8")
-        return list(self._inner.encode(clean, add_special_tokens=add_special_tokens).ids)
+        if len(clean) < LONG_TEXT_CHARACTERS:
+            return list(self._inner.encode(clean, add_special_tokens=add_special_tokens).ids)
+        [encoding] = self._inner.encode_batch_fast([clean], add_special_tokens=add_special_tokens)
+        return list(encoding.ids)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text without special tokens."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tandem_runtime.text.tokenizer import ChatTemplateError, TokenizerError, load_tokenizer
+from tandem_runtime.text.tokenizer import LONG_TEXT_CHARACTERS, ChatTemplateError, TokenizerError, load_tokenizer
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 LLAMA_3 = """{%- for message in messages %}
@@ -65,6 +66,20 @@ def make_folder(folder: Path, **config: Any) -> Path:
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(content))
     return folder
+
+
+async def test_a_long_text_gives_the_same_ids_and_leaves_the_event_loop_free(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(make_folder(tmp_path))
+    sentence = "What is a page of tokens? Naïve 解码.\n"
+    assert len(sentence) < LONG_TEXT_CHARACTERS < len(sentence * 8_000)
+    encoding = asyncio.create_task(asyncio.to_thread(tokenizer.encode, sentence * 8_000))
+    turns = 0
+    while not encoding.done():
+        await asyncio.sleep(0.001)
+        turns += 1
+    assert turns > 20, "with the interpreter's lock held there would be two or three"
+    first, *one = tokenizer.encode(sentence)
+    assert await encoding == [first, *one * 8_000]
 
 
 @pytest.mark.parametrize("in_file", [True, False], ids=["jinja-file", "config"])
