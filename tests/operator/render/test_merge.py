@@ -164,6 +164,6 @@ def test_whatever_the_override_is_it_renders_or_is_refused_in_words(template: di
         refusal = str(error)
     else:
         assert rendered["metadata"]["labels"]["tandem.dev/role"] == "decode"
-        assert "runtime" in [container["name"] for container in rendered["spec"]["containers"]]
+        assert "runtime" in [container.get("name") for container in rendered["spec"]["containers"]]
         return
     assert refusal.startswith("spec.decode.template")
