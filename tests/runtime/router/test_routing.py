@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import aiohttp
 import msgspec
 import pytest
 from tandem_runtime.contracts import pod_protocol as wire
@@ -272,6 +273,23 @@ async def test_credits_bound_what_a_pod_is_sent() -> None:
         assert len(router.app.backend.queue) == 1
         pod.slots = 2
         assert [status for status, _, _ in await asyncio.gather(*requests)] == [200, 200, 200]
+
+
+async def test_a_router_that_ends_finishes_its_streams_and_sends_kept_connections_away() -> None:
+    pod = FakePod("d0", token_seconds=0.01)
+    async with running_router(pod) as router:
+        await asyncio.gather(router.complete(max_tokens=1), router.complete(max_tokens=1))  # two connections are kept
+        stream = asyncio.create_task(router.stream_text(max_tokens=60))
+        await eventually(lambda: len(pod.submits) == 3)
+        drain = asyncio.create_task(router.app.drain(10))
+        await eventually(lambda: router.app.front.draining)
+        status, _, headers = await router.complete(max_tokens=1)  # was on its way when SIGTERM came
+        assert (status, headers["Connection"]) == (200, "close")
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await router.complete(max_tokens=1)
+        assert await stream == expected_text("hello", 60)
+        await drain
+        assert router.app.front.in_flight == 0
 
 
 async def test_probes_tell_ready_without_pods_and_not_ready_while_draining() -> None:
