@@ -140,8 +140,8 @@ async def run(settings: Settings) -> int:
             held.cancel()
             await lease.release()
         stop.set()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.wait([watching]), settings.shutdown_seconds)
+        # Not wait_for: in the end kopf cancels every task that is younger than itself, and that makes one.
+        await asyncio.wait([watching], timeout=settings.shutdown_seconds)
     finally:
         for task in tasks:
             task.cancel()
