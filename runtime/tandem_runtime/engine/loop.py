@@ -100,6 +100,8 @@ class Engine:
 
     def start(self) -> None:
         """Loads the model in the engine's thread; `loaded` tells when, or why not."""
+        for future in (self.loaded, self.ended):
+            future.set_running_or_notify_cancel()  # who waits may give up; the thread can still set them
         self._thread.start()
 
     def send(self, command: Command) -> None:

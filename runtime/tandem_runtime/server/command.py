@@ -105,6 +105,9 @@ async def _load(settings: ServerSettings, terminated: asyncio.Event) -> Pod | No
     executor = await asyncio.to_thread(settings.make_executor)
     engine = EngineClient(executor, settings.scheduler())
     loading = asyncio.create_task(engine.load())
+    loading.add_done_callback(
+        lambda task: task.cancelled() or task.exception()
+    )  # seen, also if the tokenizer fails first
     # In a thread too: a vocabulary of 150,000 entries takes a second.
     model = None if settings.executor == "emulated" else settings.model
     tokenizer = await asyncio.to_thread(load_tokenizer, model)
