@@ -32,7 +32,7 @@ class ApiModel(BaseModel):
 
 
 class Resources(ApiModel):
-    """CPU and memory of a container, as in a Pod."""
+    """CPU, memory and devices of a container, as in a Pod."""
 
     limits: dict[str, Quantity] = Field(
         default_factory=dict,
@@ -82,7 +82,10 @@ TEMPLATE_SCHEMA: dict[str, Any] = {
 
 _RESOURCES: Any = Field(
     default_factory=Resources,
-    description="CPU and memory of the main container. limits.cpu also sets how many threads compute.",
+    description=(
+        "CPU, memory and devices of the main container, and of the one that brings the model. limits.cpu also sets how"
+        " many threads compute."
+    ),
 )
 _TEMPLATE: Any = Field(
     default_factory=dict,
@@ -170,8 +173,8 @@ class Runtime(ApiModel):
     image: str | None = Field(
         default=None,
         description=(
-            "Image of router and model pods. Default: the one that the operator was installed with, at the time"
-            " when the revision was made; an operator upgrade does not restart running model pods."
+            "Image of router and model pods. Default: the one that the operator was installed with at the time when"
+            " the revision was made; a newer default restarts no running pod, and the next revision takes it."
         ),
         min_length=1,
         max_length=512,
