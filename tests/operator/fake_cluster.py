@@ -105,16 +105,20 @@ class FakeCluster:
     async def patch_json(self, kind: str, namespace: str, name: str, operations: list[Object]) -> None:
         self._write(f"patch {kind} {name}")
         live = self.objects[(kind, namespace, name)]
-        test, *removals = operations
+        test, *changes = operations
         if test["value"] != live["metadata"]["resourceVersion"]:
             raise ApiError(422, "the test failed")
-        for operation in removals:
-            assert operation["op"] == "remove"
+        for operation in changes:
             *path, last = operation["path"].lstrip("/").split("/")
             target: Any = live
             for step in path:
                 target = target[int(step)] if isinstance(target, list) else target[step]
-            del target[int(last) if isinstance(target, list) else last]
+            key = int(last) if isinstance(target, list) else last
+            if operation["op"] == "replace":
+                target[key] = operation["value"]
+            else:
+                assert operation["op"] == "remove"
+                del target[key]
 
     async def create(self, body: Object) -> bool:
         metadata = body["metadata"]

@@ -10,6 +10,7 @@ from typing import Final
 from tandem_operator.api.conditions import Reason
 from tandem_operator.reconcile.difference import (
     OWNED_ROOTS,
+    Difference,
     differences,
     dotted,
     foreign_additions,
@@ -68,6 +69,12 @@ def compare(want: Object, live: Object) -> Comparison:
     who = next(iter(additions.values()), None) or _suspect(live)
     drift = Drift(Reason.CHILD_EDITED, child, who, tuple(changes)) if changes else None
     return Comparison(bool(found), tuple(additions), drift)
+
+
+def count_drift(live: Object, want: int) -> Drift:
+    """Of a Deployment of which only the count can be compared."""
+    change = Difference("spec.replicas", live["spec"].get("replicas"), want)
+    return Drift(Reason.CHILD_EDITED, f"Deployment {live['metadata']['name']}", _suspect(live), (str(change),))
 
 
 def _stamp_of(body: Object) -> str | None:

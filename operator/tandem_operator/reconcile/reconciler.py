@@ -15,7 +15,7 @@ from tandem_operator.api.conditions import Reason
 from tandem_operator.api.deployment import InferenceDeployment, parse_deployment
 from tandem_operator.config import Settings
 from tandem_operator.reconcile.difference import removal_patch
-from tandem_operator.reconcile.drift import Drift, compare, stamp
+from tandem_operator.reconcile.drift import Drift, compare, count_drift, stamp
 from tandem_operator.reconcile.errors import ApiError, Forbidden, Invalid, Waiting
 from tandem_operator.reconcile.observe import Observed, observe, owned_by, router_revision
 from tandem_operator.reconcile.plan import Plan, make_plan
@@ -154,13 +154,29 @@ class Reconciler:
             found = compare(want, live)
             if found.removals:
                 patch = removal_patch(list(found.removals), live["metadata"]["resourceVersion"])
-                await self._remove_additions(want, patch)
+                await self._patch(want, patch)
             if found.differs:
                 await self._write(want)
             if found.drift:
                 drifts.append(found.drift)
             wrote = wrote or found.differs or bool(found.removals)
+        router = observed.router()
+        if router and not any(want["metadata"]["name"] == router["metadata"]["name"] for want in plan.apply):
+            count = infd.spec.router.replicas
+            if router["spec"].get("replicas") != count:
+                await self._scale(router, count)
+                drifts += [count_drift(router, count)] if settled else []
+                wrote = True
         return drifts, wrote
+
+    async def _scale(self, live: Object, count: int) -> None:
+        """A router that waits for its next revision: what it was made of is no longer in the spec, but its count is."""
+        metadata = live["metadata"]
+        patch = [
+            {"op": "test", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},
+            {"op": "replace", "path": "/spec/replicas", "value": count},
+        ]
+        await self._patch(live, patch)
 
     async def _make_secret(self, infd: InferenceDeployment, observed: Observed) -> bool:
         """Whether it was missing. It cannot be read, so every look tries to make it.
@@ -194,13 +210,13 @@ class Reconciler:
             f"{kind} {name} exists and does not belong to this {names.KIND}; delete it or choose another metadata.name",
         )
 
-    async def _remove_additions(self, want: Object, patch: list[Object]) -> None:
-        metadata = want["metadata"]
+    async def _patch(self, child: Object, patch: list[Object]) -> None:
+        metadata = child["metadata"]
         try:
-            await self._cluster.patch_json(want["kind"], metadata["namespace"], metadata["name"], patch)
+            await self._cluster.patch_json(child["kind"], metadata["namespace"], metadata["name"], patch)
         except ApiError as error:
             if error.refused:  # its test of the resourceVersion failed
-                raise Waiting(f"{want['kind']} {metadata['name']} changed between read and repair", 1.0) from error
+                raise Waiting(f"{child['kind']} {metadata['name']} changed between read and repair", 1.0) from error
             raise
 
     async def _write(self, want: Object) -> None:

@@ -156,6 +156,22 @@ async def test_a_router_deleted_while_a_rollout_is_stuck_costs_no_pool_that_coul
     assert ready.condition("Ready")["status"] == "True"
 
 
+async def test_the_count_of_routers_is_kept_while_a_rollout_is_stuck(ready: World) -> None:
+    ready.change(model={"uri": "file:///models/mistyped"})
+    await ready.look()
+    template = ready.cluster.find_one("Deployment", "chat-router")["spec"]["template"]
+    ready.change(router={"replicas": 3})
+    await ready.look()
+    assert ready.cluster.find_one("Deployment", "chat-router")["spec"]["replicas"] == 3
+    assert ready.condition("ReplicasOverridden")["status"] == "False", "the spec asked for it"
+    ready.cluster.edit("Deployment", "chat-router", "kubectl", {"f:spec": {"f:replicas": {}}}, replicas=0)
+    await ready.look()
+    router = ready.cluster.find_one("Deployment", "chat-router")
+    assert router["spec"]["replicas"] == 3
+    assert router["spec"]["template"] == template, "it still serves the old revision"
+    assert "spec.replicas 0 -> 3" in ready.condition("ReplicasOverridden")["message"]
+
+
 async def test_a_third_revision_replaces_one_that_never_served(ready: World) -> None:
     (old,) = ready.revisions()
     for uri in ("file:///a", "file:///b"):
