@@ -13,16 +13,9 @@ from pathlib import Path
 
 from e2e.stack import stream_chat, wait_until
 
-LEFT_OUT = """No cluster: neither a kubeconfig, nor Docker with kind, nor root with Go is here, so the operator, the
-chart and real pods are left out; the router and the two pools run as local processes. To get the rest:
-  kind:   install Docker and kind, then ./e2e/quickstart --cluster kind
-  local:  as root with Go 1.26 or newer: ./e2e/quickstart --cluster local --yes
-"""
-
 
 def stream_from_processes(prompt: str) -> int:
     """Makes a model, serves it by `tandem-runtime serve`, prints its words as they come. Returns an exit code."""
-    print(LEFT_OUT)
     runtime = str(Path(sys.executable).parent / "tandem-runtime")
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([runtime, "make-model", folder], check=True)
