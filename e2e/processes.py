@@ -29,7 +29,7 @@ def stream_from_processes(prompt: str) -> int:
             for text in stream_chat(url, "chat", prompt):
                 sys.stdout.write(text)
                 sys.stdout.flush()
-            print(f"\n({time.monotonic() - started:.1f} s; the weights are random, so the words mean nothing)")
+            print(f"\n({time.monotonic() - started:.1f} s; a toy checkpoint without sense, on real weights)")
         finally:
             server.send_signal(signal.SIGINT)
             server.wait(30)

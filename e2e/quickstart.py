@@ -88,9 +88,7 @@ def on_cluster(stack: Stack, steps: Steps) -> None:
         for text in stream_chat(url, "chat", PROMPT):
             sys.stdout.write(text)
             sys.stdout.flush()
-    print(
-        "\n\n          (the sample's weights are random: the words mean nothing, their way through two pods is real)\n"
-    )
+    print("\n\n          (a toy checkpoint without sense, on real weights, through two real pods)\n")
     print(stack.cluster.kubectl("get", "infd"))
     print(stack.cluster.kubectl("get", "pods", "--output", "wide"))
     steps.say("done")
