@@ -22,6 +22,11 @@ ROOT = Path(__file__).parent.parent
 SYSTEM_NAMESPACE = "tandem-system"
 RUNTIME_IMAGE = "localhost/tandem-runtime:dev"
 OPERATOR_IMAGE = "localhost/tandem-operator:dev"
+SYSTEM = {
+    "apiVersion": "v1",
+    "kind": "Namespace",
+    "metadata": {"name": SYSTEM_NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+}
 Json = dict[str, Any]
 
 
@@ -66,10 +71,11 @@ class Stack:
         return archives[OPERATOR_IMAGE].name
 
     def install(self, content: str = "", timeout: str = "180s") -> None:
-        """`helm upgrade --install` of the chart; waits for the operator, which restarts when `content` is new."""
+        """`helm upgrade --install` in a restricted namespace; waits for the operator, new when `content` is."""
+        self.cluster.kubectl("apply", "--filename", "-", input=json.dumps(SYSTEM))
         self.cluster.helm(
             "upgrade", "--install", "tandem", str(ROOT / "charts/tandem"),
-            "--namespace", SYSTEM_NAMESPACE, "--create-namespace", "--wait", "--timeout", timeout,
+            "--namespace", SYSTEM_NAMESPACE, "--wait", "--timeout", timeout,
             "--set", f"image={self.operator_image}", "--set", f"runtimeImage={self.runtime_image}",
             "--set-string", f"podAnnotations.content={content}",
         )  # fmt: skip
