@@ -102,7 +102,7 @@ class LocalCluster(Cluster):
         with locks.hold(self.layout.lock, self.report):
             self._node(state, node)
             self._start_node(state, node, self._binary())
-            self._node(state, node).wait_ready(control_plane.client(self.layout))
+            self._node(state, node).wait_ready(control_plane.client(self.layout), self._binary())
 
     def kill_agents(self, node: str) -> None:
         self._node(self._running(), node).kill_agents()
@@ -111,7 +111,7 @@ class LocalCluster(Cluster):
         chosen = self._node(self._running(), node)
         chosen.start_containerd()
         chosen.start_agents(self._binary())
-        chosen.wait_ready(control_plane.client(self.layout))
+        chosen.wait_ready(control_plane.client(self.layout), self._binary())
 
     def kubectl_program(self) -> Path:
         """The one that was built with this Kubernetes, under its own name."""
@@ -163,7 +163,7 @@ class LocalCluster(Cluster):
         network.route_services(layout, self._wanted[0])
         dns.apply(api, layout.addresses.dns_service, len(self._wanted))
         for node in self._wanted:
-            Node(layout, state, node).wait_ready(api)
+            Node(layout, state, node).wait_ready(api, binary)
         self.report(f"nodes Ready: {', '.join(self._wanted)}")
         account = "/api/v1/namespaces/default/serviceaccounts/default"
         wait_until(lambda: api.get(account) is not None, "no default ServiceAccount", ACCOUNT_SECONDS)

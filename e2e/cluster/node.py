@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from e2e.cluster.state import State
 
 START_SECONDS = 60.0
 READY_SECONDS = 180.0
+KUBELET_RESTARTS, KUBELET_RESTART_SECONDS = 10, 1.0
 INIT = "init"
 CONTAINERD, KUBELET, PROXY = "containerd", "kubelet", "kube-proxy"
 MAX_STORE_BYTES = 6 << 30  # of image layers per node; beyond it the old ones are thrown away at the next start
@@ -84,12 +86,19 @@ class Node:
         config = self.layout.node_run(self.name) / "kube-proxy.json"
         self._start(PROXY, str(binary), "kube-proxy", f"--config={config}")
 
-    def wait_ready(self, api: Api) -> None:
-        """Until the API server calls the node Ready. Raises ClusterError, at once when the kubelet ended."""
+    def wait_ready(self, api: Api, binary: Path) -> None:
+        """Until the API server calls the node Ready. A kubelet that ends is started again, as systemd would: containerd
+        answers before it has found its old containers, and until then it turns a kubelet away. Raises ClusterError."""
+        restarts = 0
 
         def holds() -> bool:
+            nonlocal restarts
             if self.state.alive(f"{self.name}/{KUBELET}") is None:
-                raise ClusterError(f"the kubelet of {self.name} ended:\n{self._tail(KUBELET)}")
+                if restarts == KUBELET_RESTARTS:
+                    raise ClusterError(f"the kubelet of {self.name} ended {restarts + 1} times:\n{self._tail(KUBELET)}")
+                restarts += 1
+                time.sleep(KUBELET_RESTART_SECONDS)
+                self.start_agents(binary)
             started = started_at(self.state.processes[f"{self.name}/{KUBELET}"])
             return is_ready(api.get_json(f"/api/v1/nodes/{self.name}") or {}, since=started)
 
