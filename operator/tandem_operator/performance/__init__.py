@@ -1,0 +1,1 @@
+"""The one home of model and hardware formulas: facts in, bytes and seconds out. Pure."""
