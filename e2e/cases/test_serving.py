@@ -105,57 +105,6 @@ def test_a_pool_is_scaled_by_editing_the_spec_and_requests_go_on(stack: Stack, n
         wait_until("answers at the end", 60, load.succeeds_again())
 
 
-def test_a_model_is_fetched_over_http_by_the_init_container(stack: Stack, namespace: str) -> None:
-    stack.apply(MODEL_SERVER, namespace)
-    stack.apply(real("fetched", f"http://models.{namespace}.svc:8080/tiny/"), namespace)
-    stack.wait_ready("fetched", namespace)
-    with stack.forward("service/fetched", namespace) as base:
-        assert "".join(stream_chat(base, "fetched", "hello", 8))
-
-
-def test_a_truncated_checkpoint_is_a_condition_with_the_file_and_its_size(stack: Stack, namespace: str) -> None:
-    stack.apply(MODEL_SERVER, namespace)
-    stack.apply(real("broken", f"http://models.{namespace}.svc:8080/broken/"), namespace)
-
-    def explained() -> bool:
-        message: str = stack.condition("broken", "Ready", namespace).get("message", "")
-        return "model.safetensors" in message and "100000" in message
-
-    wait_until("Ready names the file and its size", 120, explained)
-
-
 def has_pods(stack: Stack, namespace: str, role: str, count: int) -> bool:
     """Whether that many pods of the role stand."""
     return len(stack.pods(namespace, "fleet", role)) == count
-
-
-MODEL_SERVER = """
-apiVersion: v1
-kind: Pod
-metadata: {name: models, labels: {app: models}}
-spec:
-  automountServiceAccountToken: false
-  securityContext: {runAsNonRoot: true, runAsUser: 65532, seccompProfile: {type: RuntimeDefault}}
-  containers:
-  - name: http
-    image: localhost/tandem-runtime:dev
-    imagePullPolicy: IfNotPresent
-    command: [python3, -c]
-    args:
-    - |
-      import functools, http.server, os, shutil
-      shutil.copytree("/models", "/tmp/models")
-      shutil.copytree("/models/tiny", "/tmp/models/broken")
-      os.truncate("/tmp/models/broken/model.safetensors", 100000)
-      handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory="/tmp/models")
-      http.server.ThreadingHTTPServer(("", 8080), handler).serve_forever()
-    volumeMounts: [{name: tmp, mountPath: /tmp}]
-    securityContext: {readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
-    ports: [{containerPort: 8080}]
-  volumes: [{name: tmp, emptyDir: {}}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: models}
-spec: {selector: {app: models}, ports: [{port: 8080}]}
-"""
