@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -49,6 +49,15 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     alternatives: tuple[Alternative, ...] = ()
     facts: dict[str, float] = {}
     """Inputs of the arithmetic by name with unit: arrivals_per_s, queue_tokens, lead_s, theta1_s ..."""
+
+
+class Decision(NamedTuple):
+    """What `decide` returns."""
+
+    targets: Targets
+    state: Any
+    """For the next decision."""
+    explanation: Explanation
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
