@@ -119,16 +119,21 @@ def _exit_problem(pod: str, container: dict[str, Any], ended: dict[str, Any], in
             f" {words}; correct spec.runtime.image",
         )
     if init and container["name"] == names.FETCH_CONTAINER:
-        return Problem(
-            Reason.MODEL_NOT_FETCHED, f"the model cannot be brought: {words}; correct spec.model.uri ({times})"
-        )
+        words = _with_advice(words, "correct spec.model.uri")
+        return Problem(Reason.MODEL_NOT_FETCHED, f"the model cannot be brought: {words} ({times})")
     if code == EXIT_BAD_MODEL:
-        return Problem(Reason.MODEL_NOT_LOADED, f"the model cannot be loaded: {words}; correct the model ({times})")
+        words = _with_advice(words, "correct the model")
+        return Problem(Reason.MODEL_NOT_LOADED, f"the model cannot be loaded: {words} ({times})")
     if code == EXIT_BAD_CONFIG:
         return Problem(Reason.CONFIG_REFUSED, f"the runtime refuses its settings: {words}; correct the spec ({times})")
     if code == 0:
         words = "it ended as if told to, which is what a failed liveness or startup probe does"
     return Problem(Reason.CRASH_LOOP, f"{times}: {words}; see {log}")
+
+
+def _with_advice(words: str, advice: str) -> str:
+    """Our programs say after a semicolon what to do; two pieces of advice would contradict each other."""
+    return words if "; " in words else f"{words}; {advice}"
 
 
 def tail(text: str) -> str:

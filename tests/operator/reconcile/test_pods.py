@@ -255,6 +255,13 @@ def test_the_most_specific_problem_of_several_pods_is_told() -> None:
     assert problem.reason == "ImageMissing"
 
 
+def test_advice_of_our_own_program_is_not_followed_by_another() -> None:
+    left = {"exitCode": 1, "message": "hub answers 401 Unauthorized; set HF_TOKEN to a token that may read it"}
+    problem = find_problem([pod({"initContainerStatuses": [container(CRASHED, left, "fetch")]})])
+    assert problem is not None
+    assert "set HF_TOKEN to a token that may read it (container" in problem.message
+
+
 def test_long_messages_are_cut() -> None:
     problem = find_problem(
         [pod({"containerStatuses": [container(CRASHED, {"exitCode": 1, "message": "x" * 9999}, restartCount=1)]})]
