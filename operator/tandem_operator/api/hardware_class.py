@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from tandem_operator.api import hardware_rules, rules
+from tandem_operator.api import hardware_rules, names, rules
 from tandem_operator.api.spec import ApiModel
 from tandem_operator.api.status import Condition
 
@@ -14,6 +14,8 @@ KIND: Final = "HardwareClass"
 PLURAL: Final = "hardwareclasses"
 LABEL_HARDWARE_CLASS: Final = "tandem.dev/hardware-class"
 """Set on a node by hand it names the class, whatever else the node says: for devices that nothing labels."""
+ABOUT: Final = f"about.{names.GROUP}/"
+"""Prefix of annotations that say where the figures of a class come from: verified, source, price, note."""
 
 Quantization = Literal["None", "Int8Dynamic", "Int8", "Int4", "FP8", "MXFP4", "NVFP4"]
 
@@ -105,7 +107,7 @@ class Limits(ApiModel):
         length=8,
     )
     quantizations: list[Quantization] = Field(
-        default_factory=lambda: ["None"],
+        default=["None"],
         description="How weights may be stored for it. None: as in the checkpoint.",
         min_length=1,
         max_length=7,
@@ -265,6 +267,8 @@ class HardwareClass(ApiModel):
 
     name: str
     generation: int = 0
+    verified: bool = True
+    """Whether the figures stand on a page that was read (annotation about.tandem.dev/verified), not on memory."""
     spec: HardwareClassSpec
 
     @property
@@ -283,7 +287,8 @@ def parse_hardware_class(body: dict[str, Any], strict: bool = False) -> Hardware
         spec = HardwareClassSpec.model_validate(body.get("spec") or {}, extra="forbid" if strict else "ignore")
     except ValidationError as error:
         raise ValueError("; ".join(f"HardwareClass {name}: {_sentence(found)}" for found in error.errors())) from error
-    return HardwareClass(name=name, generation=metadata.get("generation", 0), spec=spec)
+    verified = (metadata.get("annotations") or {}).get(f"{ABOUT}verified", "yes") == "yes"
+    return HardwareClass(name=name, generation=metadata.get("generation", 0), verified=verified, spec=spec)
 
 
 def _sentence(error: Any) -> str:
