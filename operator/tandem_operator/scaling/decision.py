@@ -36,7 +36,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     bottleneck: Bottleneck = "None"
     binding: str = ""
-    """The constraint that fixes the size, with its numbers: "prefill tail: P(W>1.4 s)=0.031 > 0.01 at 6, 0.004 at 7"."""
+    """What fixes the size, with its numbers: "prefill tail: P(W>1.4 s)=0.031 > 0.01 at P=6, 0.004 at P=7"."""
     would_change: str = ""
     """What would have to happen for another answer."""
     suppressed_by: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class Decision(NamedTuple):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One decision, complete: `decide(settings, state_before, observation, now)` gives the same again, byte for byte."""
+    """One decision, complete: `decide(settings, state_before, observation, time)` gives it again, byte for byte."""
 
     schema: int = RECORD_SCHEMA
     time: float

@@ -14,7 +14,7 @@ SLACK_EDGES_S: Final = (-60.0, -10.0, -2.0, -1.0, -0.5, 0.0, 0.1, 0.25, 0.5, 1.0
 
 Role = Literal["prefill", "decode"]
 Warmth = Literal["convert", "wake", "warm", "cold"]
-"""What a start-up had to do, cheapest first: flip a role, wake a sleeper, start on a prepared node, start from nothing."""
+"""What a start-up had to do, cheapest first: flip a role, wake a sleeper, prepared node, start from nothing."""
 
 
 class ClassCounters(msgspec.Struct, frozen=True, kw_only=True):

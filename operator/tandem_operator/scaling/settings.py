@@ -7,9 +7,11 @@ from typing import Literal
 import msgspec
 from tandem_runtime.contracts.coefficients import Coefficients
 
+from tandem_operator.scaling.law import Law
+
 
 class Objective(msgspec.Struct, frozen=True, kw_only=True):
-    """One SLO class. A request of n prompt tokens must have its first token within ttft_base_s + n per_thousand / 1000."""
+    """One SLO class. A prompt of n tokens must have its first token within ttft_base_s + n per_thousand / 1000."""
 
     name: str = "interactive"
     ttft_base_s: float = 2.0
@@ -53,3 +55,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Routers let decode pods with slack compute prompts when the prefill pool is behind."""
     sheds_late: bool = False
     """Routers refuse requests whose deadline has passed; late backlog then needs no replicas."""
+    law: Law = Law()
+    """The law's own constants; they are here so that a record holds them and an ablation can change one."""

@@ -1,0 +1,112 @@
+"""Both pools as one pair: bounds, fixed sizes, ratio, budget. A clamp never raises a role; it fails closed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from tandem_operator.scaling.decision import Targets
+from tandem_operator.scaling.settings import PoolSettings, Settings
+
+
+class Bounded(msgspec.Struct, frozen=True):
+    """A pair within its bounds, and what moved it."""
+
+    targets: Targets
+    suppressed_by: tuple[str, ...] = ()
+
+
+def bounds(pool: PoolSettings) -> tuple[int, int]:
+    """Fewest and most replicas while the deployment serves at all."""
+    if pool.replicas is not None:
+        return pool.replicas, pool.replicas
+    least = max(pool.min_replicas, 1)
+    return least, max(pool.max_replicas, least)
+
+
+def gpus_of(settings: Settings, prefill: int, decode: int) -> int:
+    """Devices of a pair."""
+    return prefill * settings.prefill.gpus + decode * settings.decode.gpus
+
+
+def within_bounds(settings: Settings, wanted: Targets) -> Bounded:
+    """Minimum, maximum, fixed sizes, then the ratio by raising the pool that is short of it."""
+    reasons: list[str] = []
+    p_low, p_high = bounds(settings.prefill)
+    d_low, d_high = bounds(settings.decode)
+    prefill = min(max(wanted.prefill, p_low), p_high)
+    decode = min(max(wanted.decode, d_low), d_high)
+    for role, size, want, pool in (
+        ("prefill", prefill, wanted.prefill, settings.prefill),
+        ("decode", decode, wanted.decode, settings.decode),
+    ):
+        if pool.replicas is not None:
+            reasons.append(f"{role} is fixed at {pool.replicas}")
+        elif size < want:
+            reasons.append(f"maxReplicas of {role} is {size}, load asks for {want}")
+    if settings.min_ratio is not None and prefill < settings.min_ratio * decode:
+        raised = min(_up(settings.min_ratio * decode), p_high)
+        if raised > prefill:
+            reasons.append(f"minRatio {settings.min_ratio:g} raises prefill from {prefill} to {raised}")
+            prefill = raised
+    if settings.max_ratio is not None and settings.max_ratio > 0 and prefill > settings.max_ratio * decode:
+        raised = min(_up(prefill / settings.max_ratio), d_high)
+        if raised > decode:
+            reasons.append(f"maxRatio {settings.max_ratio:g} raises decode from {decode} to {raised}")
+            decode = raised
+    return Bounded(Targets(prefill, decode), tuple(reasons))
+
+
+def _up(value: float) -> int:
+    return int(-(-value // 1))
+
+
+def within_budget(settings: Settings, wanted: Targets, budget: int, attainment: Callable[[int, int], float]) -> Bounded:
+    """The pair within `wanted` and the budget that bears the largest share of the load, then the cheapest such.
+
+    `attainment(prefill, decode)`: share of the load that the pair bears, not falling in either.
+    No role is above `wanted`. Minima hold while their sum fits, else one of each, else nothing at all.
+    """
+    cost = gpus_of(settings, wanted.prefill, wanted.decode)
+    if cost <= budget:
+        return Bounded(wanted)
+    reason = f"budget {budget} GPUs: load asks for {wanted.prefill}P + {wanted.decode}D = {cost}"
+    p_low, d_low = min(bounds(settings.prefill)[0], wanted.prefill), min(bounds(settings.decode)[0], wanted.decode)
+    if gpus_of(settings, p_low, d_low) > budget:
+        reason += f"; the minima {p_low}P + {d_low}D do not fit"
+        p_low, d_low = min(1, wanted.prefill), min(1, wanted.decode)
+    if gpus_of(settings, p_low, d_low) > budget:
+        return Bounded(Targets(0, 0), (f"{reason}; not even one of each fits: nothing runs",))
+    best: tuple[float, int, Targets] | None = None
+    for prefill in range(p_low, wanted.prefill + 1):
+        left = budget - prefill * settings.prefill.gpus
+        most = min(wanted.decode, left // settings.decode.gpus if settings.decode.gpus > 0 else wanted.decode)
+        if most < d_low:
+            break
+        whole = attainment(prefill, most)
+        decode = _fewest(prefill, d_low, most, whole, attainment)
+        if not _ratio_holds(settings, prefill, decode):
+            whole = -1.0
+        entry = (whole, -gpus_of(settings, prefill, decode), Targets(prefill, decode))
+        if best is None or entry[:2] > best[:2]:
+            best = entry
+    assert best is not None  # p_low fits with d_low
+    return Bounded(best[2], (reason,))
+
+
+def _fewest(prefill: int, low: int, high: int, whole: float, attainment: Callable[[int, int], float]) -> int:
+    """Fewest decode replicas that bear as much as `high` of them: a pool that does not bind is not grown."""
+    while low < high:
+        middle = (low + high) // 2
+        if attainment(prefill, middle) >= whole - 1e-12:
+            high = middle
+        else:
+            low = middle + 1
+    return high
+
+
+def _ratio_holds(settings: Settings, prefill: int, decode: int) -> bool:
+    if settings.min_ratio is not None and prefill < settings.min_ratio * decode - 1e-9:
+        return False
+    return settings.max_ratio is None or prefill <= settings.max_ratio * decode + 1e-9

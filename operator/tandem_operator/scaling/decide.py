@@ -1,0 +1,237 @@
+"""The scaling law: what the fleet should be now, given what is known and what was decided before.
+
+Sees, measures, sizes both pools, bounds the pair, and moves at the pace that evidence allows. Mutates nothing.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+from tandem_runtime.contracts.coefficients import Coefficients
+
+from tandem_operator.scaling.bins import learn_noise
+from tandem_operator.scaling.couple import Bounded, gpus_of, within_bounds, within_budget
+from tandem_operator.scaling.decision import Decision, Explanation, Targets
+from tandem_operator.scaling.demand import Demand, learn_output, measure
+from tandem_operator.scaling.explain import explain
+from tandem_operator.scaling.hold import hold_seconds, step
+from tandem_operator.scaling.lead import lead_seconds, learn_growth, learn_startups
+from tandem_operator.scaling.observation import Observation, Role
+from tandem_operator.scaling.pools import Need, capacity_per_s, need, share_of_load
+from tandem_operator.scaling.settings import Settings
+from tandem_operator.scaling.signals import Reading, read, sanitise, take_pods, take_routers
+from tandem_operator.scaling.state import State
+
+
+def decide(settings: Settings, state: State, observation: Observation, now: float) -> Decision:
+    """Targets for both pools, the next state, and why. `now`: seconds, of the clock of the observation."""
+    observation = sanitise(observation)
+    ready = _count(observation, "prefill", True), _count(observation, "decode", True)
+    current = state.targets or Targets(_count(observation, "prefill", False), _count(observation, "decode", False))
+    if settings.mode == "Frozen":
+        frozen = Explanation(summary="mode is Frozen: pools stay as they are", suppressed_by=("mode Frozen",))
+        return Decision(current, msgspec.structs.replace(state, targets=current), frozen)
+    state, reading = perceive(settings, state, observation, now)
+    lead_s = lead_seconds(state.started, settings)
+    demand = measure(state, reading, settings, lead_s, 0.0)
+    prefill, decode = settings.prefill.coefficients, settings.decode.coefficients
+    asked = _needs(demand, settings, prefill, decode)
+    state, panic = _panic(state, asked[0], demand, settings, Targets(*ready), lead_s, now)
+    wanted, down, reasons = _wanted(state, settings, observation, reading, demand, asked, current, now)
+    moved = _move(state, settings, observation, reading, wanted, down, current, lead_s, panic, now)
+    bounded = _bound(settings, observation, moved[0], current, asked[0])
+    targets = bounded.targets
+    state = msgspec.structs.replace(moved[1], targets=targets)
+    explanation = explain(
+        settings=settings,
+        reading=reading,
+        demand=demand,
+        need=asked[0],
+        wanted=wanted,
+        current=current,
+        targets=targets,
+        ready=Targets(*ready),
+        reasons=(*reasons, *moved[2], *bounded.suppressed_by),
+        panic=panic,
+    )
+    return Decision(targets, state, explanation)
+
+
+def perceive(settings: Settings, state: State, observation: Observation, now: float) -> tuple[State, Reading]:
+    """The state with all that the observation teaches, and the judgement of its sources."""
+    law = settings.law
+    taken = take_routers(state, observation, now, law)
+    pods = take_pods(state, observation, now)
+    reading = read(taken, pods, observation, now, law)
+    started, awaited = learn_startups(state, observation, now)
+    noise = state.noise
+    if taken.seen is not None and state.seen is not None and taken.seen > state.seen:
+        noise = learn_noise(noise, taken.bins, state.seen, taken.seen, law)
+    arrived_at = now if reading.active or state.arrived_at is None else state.arrived_at
+    if reading.load_quality != "Fresh":
+        arrived_at = now
+    state = msgspec.structs.replace(
+        state,
+        routers=taken.marks,
+        pods=pods,
+        bins=taken.bins,
+        mixes=taken.mixes,
+        since=taken.since,
+        seen=taken.seen,
+        started=started,
+        awaited=awaited,
+        noise=noise,
+        arrived_at=arrived_at,
+        output_tokens_mean=learn_output(state, taken.completed, taken.output_tokens),
+    )
+    growth, due = learn_growth(state, lead_seconds(started, settings), law)
+    return msgspec.structs.replace(state, growth=growth, growth_due=due), reading
+
+
+def _count(observation: Observation, role: Role, ready: bool) -> int:
+    return sum(
+        pod.role == role and pod.draining_since is None and (pod.ready_since is not None or not ready)
+        for pod in observation.pods
+    )
+
+
+def _needs(demand: Demand, settings: Settings, prefill: Coefficients, decode: Coefficients) -> tuple[Need, Need]:
+    """What load asks for, and at what a removal may stop: more load, less of the tail."""
+    law = settings.law
+    backlog = demand.backlog_per_s(law)
+    up = need(
+        demand,
+        settings,
+        prefill,
+        decode,
+        steady_per_s=demand.now_per_s,
+        burst_per_s=demand.plan_per_s + backlog,
+    )
+    deviation = math.sqrt(max(demand.slow_per_s, 0.0) * demand.dispersion_long / law.medium_s)
+    slow = max(demand.now_per_s, demand.slow_per_s * 0.9) + law.shrink_sigmas * deviation
+    down = need(
+        demand,
+        settings,
+        prefill,
+        decode,
+        steady_per_s=slow,
+        burst_per_s=max(slow, demand.plan_per_s) + backlog,
+        tail=law.shrink_tail,
+    )
+    return up, down
+
+
+def _panic(
+    state: State, asked: Need, demand: Demand, settings: Settings, ready: Targets, lead_s: float, now: float
+) -> tuple[State, bool]:
+    """Whether load is so far beyond what is ready that a second look costs more than a pod."""
+    law = settings.law
+    capacity = min(capacity_per_s(settings, asked, ready))
+    over = demand.known and demand.now_per_s > law.panic_ratio * capacity and demand.now_per_s > 0
+    panics = state.panics + 1 if over else 0
+    panic = panics >= law.panic_ticks
+    until = now + max(law.stable_s, lead_s) if panic else state.panic_until
+    return msgspec.structs.replace(state, panics=panics, panic_until=until), panic
+
+
+def _wanted(
+    state: State,
+    settings: Settings,
+    observation: Observation,
+    reading: Reading,
+    demand: Demand,
+    asked: tuple[Need, Need],
+    current: Targets,
+    now: float,
+) -> tuple[Targets, Targets, tuple[str, ...]]:
+    """Sizes by load within bounds, sizes at which a removal may stop, and what was in the way."""
+    if settings.scale_to_zero and state.arrived_at is not None and now - state.arrived_at >= settings.idle_after_s:
+        idle = now - state.arrived_at
+        return Targets(0, 0), Targets(0, 0), (f"nothing came for {idle:.0f} s and every router says so",)
+    if settings.scale_to_zero and current == Targets(0, 0) and not reading.active:
+        return Targets(0, 0), Targets(0, 0), ("asleep until a request comes",)
+    if not demand.known:
+        stay = within_bounds(settings, current)
+        return stay.targets, stay.targets, ("load is not known yet",)
+    up = within_bounds(settings, asked[0].targets)
+    down = within_bounds(settings, asked[1].targets)
+    return up.targets, down.targets, up.suppressed_by
+
+
+def _move(
+    state: State,
+    settings: Settings,
+    observation: Observation,
+    reading: Reading,
+    wanted: Targets,
+    down: Targets,
+    current: Targets,
+    lead_s: float,
+    panic: bool,
+    now: float,
+) -> tuple[Targets, State, tuple[str, ...]]:
+    """One step of each pool from what it is to what is wanted."""
+    law = settings.law
+    if wanted == Targets(0, 0):
+        return wanted, state, ()
+    waking = current.prefill == 0 or current.decode == 0
+    reasons: list[str] = []
+    sizes: list[int] = []
+    memories = []
+    for role, pool, memory, have, up, low in (
+        ("prefill", settings.prefill, state.prefill, current.prefill, wanted.prefill, down.prefill),
+        ("decode", settings.decode, state.decode, current.decode, wanted.decode, down.decode),
+    ):
+        blind = reading.blind(role, observation.pods)
+        frozen = "signals are stale" if blind else ""
+        if not frozen and now < state.panic_until:
+            frozen = f"stable for {state.panic_until - now:.0f} s more after a jump of load"
+        result = step(
+            memory,
+            have,
+            up,
+            low,
+            hold_s=hold_seconds(lead_s, memory, law),
+            panic=panic or waking,
+            frozen_by=frozen,
+            now=now,
+            law=law,
+        )
+        size = pool.replicas if pool.replicas is not None else result.size
+        sizes.append(size)
+        memories.append(result.memory)
+        if result.reason:
+            reasons.append(f"{role}: {result.reason}")
+    state = msgspec.structs.replace(state, prefill=memories[0], decode=memories[1])
+    return Targets(sizes[0], sizes[1]), state, tuple(reasons)
+
+
+def _bound(settings: Settings, observation: Observation, sizes: Targets, current: Targets, asked: Need) -> Bounded:
+    """Bounds once more, for what was held; then the budget, and what the cluster can still give."""
+    if sizes == Targets(0, 0):
+        return Bounded(sizes)
+    held = within_bounds(settings, sizes)
+    limits = [(settings.budget_gpus, "")]
+    if observation.gpus_grantable is not None:
+        have = sum(
+            (settings.prefill if pod.role == "prefill" else settings.decode).gpus
+            for pod in observation.pods
+            if pod.scheduled is not None and pod.draining_since is None
+        )
+        floor = within_bounds(settings, Targets(0, 0)).targets
+        supply = max(
+            have + max(observation.gpus_grantable, 0),
+            gpus_of(settings, min(current.prefill, held.targets.prefill), min(current.decode, held.targets.decode)),
+            gpus_of(settings, floor.prefill, floor.decode),
+        )
+        limits.append((supply, "cluster supply: "))
+    reasons: tuple[str, ...] = ()
+    targets = held.targets
+    for limit, prefix in limits:
+        if limit is None:
+            continue
+        clamped = within_budget(settings, targets, limit, lambda p, d: share_of_load(asked, p, d))
+        targets = clamped.targets
+        reasons += tuple(prefix + reason for reason in clamped.suppressed_by)
+    return Bounded(targets, reasons)

@@ -1,0 +1,222 @@
+"""What the fleet must be able to do: the rate that counts now, the mix of requests, and what waits already."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+from tandem_runtime.contracts.coefficients import Coefficients
+
+from tandem_operator.scaling.bins import Sums, window
+from tandem_operator.scaling.law import Law
+from tandem_operator.scaling.observation import SLACK_EDGES_S
+from tandem_operator.scaling.settings import Objective, Settings
+from tandem_operator.scaling.signals import Reading
+from tandem_operator.scaling.state import State
+
+OUTPUT_PRIOR_TOKENS = 200.0
+"""Before a request has completed: a chat answer."""
+PROMPT_PRIOR_TOKENS = 1000.0
+"""Before a request has arrived."""
+PRIOR_REQUESTS = 5.0
+"""The priors weigh as much as this many requests."""
+
+
+class Mix(msgspec.Struct, frozen=True, kw_only=True):
+    """An average request."""
+
+    prompt_tokens: float
+    new_tokens: float
+    """Of the prompt, to be computed: not cached."""
+    square: float
+    """Mean square of prompt tokens."""
+    output_tokens: float
+
+    @property
+    def context_tokens(self) -> float:
+        """KV that a running sequence holds, on average over its life."""
+        return self.prompt_tokens + self.output_tokens / 2
+
+    def prefill_seconds(self, coefficients: Coefficients) -> float:
+        """Mean time of a prompt."""
+        p = coefficients.prefill
+        fresh = self.new_tokens / self.prompt_tokens if self.prompt_tokens > 0 else 1.0
+        return p.theta0_s + p.theta1_s * self.new_tokens + p.theta2_s * fresh * self.square / 2
+
+    def variability(self, coefficients: Coefficients) -> float:
+        """Squared coefficient of variation of the time of a prompt."""
+        mean_s = self.prefill_seconds(coefficients)
+        if mean_s <= 0 or self.prompt_tokens <= 0:
+            return 1.0
+        spread = max(self.square - self.prompt_tokens**2, 0.0)
+        slope = (mean_s - coefficients.prefill.theta0_s) / self.prompt_tokens
+        return spread * slope * slope / (mean_s * mean_s)
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """The objectives as one bound, for the mix that comes."""
+
+    ttft_s: float
+    tpot_s: float
+    miss: float
+    """Share of requests that may miss."""
+
+
+class Demand(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests per second, and what stands behind them."""
+
+    known: bool
+    """False: too little was seen to say anything."""
+    fast_per_s: float
+    medium_per_s: float
+    slow_per_s: float
+    now_per_s: float
+    """The rate that counts: the fast one when it is far above the medium one."""
+    growth: float
+    """Insurance for the time that a start-up takes."""
+    season_per_s: float = 0.0
+    """What the forecast expects after one start-up; 0: nothing that counts."""
+    dispersion_short: float = 1.0
+    dispersion_long: float = 1.0
+    mix: Mix
+    target: Target
+    salvageable: float = 0.0
+    """Waiting requests that capacity may still save."""
+    late: float = 0.0
+    salvage_s: float = 0.0
+    """Time in which the salvageable must be served."""
+    lead_s: float = 0.0
+
+    @property
+    def plan_per_s(self) -> float:
+        """What the pools must bear when a pod asked for now is ready."""
+        return max(self.now_per_s * self.growth, self.season_per_s)
+
+    def backlog_per_s(self, law: Law) -> float:
+        """Extra rate that works the waiting off in time."""
+        extra = self.late / law.late_drain_s
+        if self.salvageable > 0:
+            extra += self.salvageable / max(self.salvage_s, law.drain_floor_s)
+        return extra
+
+
+def measure(state: State, reading: Reading, settings: Settings, lead_s: float, season_per_s: float) -> Demand:
+    """From the bins of `state` (those of this moment) and the queues."""
+    law = settings.law
+    since, seen = state.since, state.seen
+    if since is None or seen is None or seen - since < law.bin_s:
+        empty = Sums()
+        return _demand(settings, state, reading, (empty, empty, empty), False, lead_s, 0.0)
+    sums = tuple(window(state.bins, since, seen, length) for length in (law.fast_s, law.medium_s, law.slow_s))
+    return _demand(settings, state, reading, (sums[0], sums[1], sums[2]), True, lead_s, season_per_s)
+
+
+def _demand(
+    settings: Settings,
+    state: State,
+    reading: Reading,
+    sums: tuple[Sums, Sums, Sums],
+    known: bool,
+    lead_s: float,
+    season_per_s: float,
+) -> Demand:
+    law = settings.law
+    fast, medium, slow = (s.requests / s.seconds if s.seconds > 0 else 0.0 for s in sums)
+    short, long, _ = state.noise
+    deviation = math.sqrt(max(medium, 0.2) * max(short, long, 1.0) / law.fast_s)
+    now = max(medium, fast) if fast > medium + law.jump_sigmas * deviation else medium
+    mix = mix_of(state, sums)
+    salvageable, late, salvage_s = split_backlog(reading, settings, lead_s)
+    growth = math.exp(state.growth if state.growth is not None else math.log(law.growth_prior))
+    return Demand(
+        known=known,
+        fast_per_s=fast,
+        medium_per_s=medium,
+        slow_per_s=slow,
+        now_per_s=now,
+        growth=min(max(growth, 1.0), law.growth_max) if law.lead_quantile else 1.0,
+        season_per_s=season_per_s,
+        dispersion_short=max(short, 0.2),
+        dispersion_long=max(long, 0.2),
+        mix=mix,
+        target=target_of(settings, state, mix),
+        salvageable=salvageable,
+        late=late,
+        salvage_s=salvage_s,
+        lead_s=lead_s,
+    )
+
+
+def mix_of(state: State, sums: tuple[Sums, Sums, Sums]) -> Mix:
+    """Lengths: of the last seconds when enough came then, else of the last minute, else of the last minutes."""
+    prompts = next((s for s in sums if s.requests >= PRIOR_REQUESTS * 4), sums[2])
+    weight = PRIOR_REQUESTS if prompts.requests < PRIOR_REQUESTS * 4 else 0.0
+    count = prompts.requests + weight
+    prompt = (prompts.prompt_tokens + weight * PROMPT_PRIOR_TOKENS) / count if count > 0 else PROMPT_PRIOR_TOKENS
+    square = (prompts.squares + weight * 2 * PROMPT_PRIOR_TOKENS**2) / count if count > 0 else 2 * prompt**2
+    hit = prompts.cached_tokens / prompts.prompt_tokens if prompts.prompt_tokens > 0 else 0.0
+    return Mix(
+        prompt_tokens=prompt,
+        new_tokens=prompt * (1 - min(max(hit, 0.0), 1.0)),
+        square=max(square, prompt**2),
+        output_tokens=max(state.output_tokens_mean or OUTPUT_PRIOR_TOKENS, 1.0),
+    )
+
+
+def learn_output(state: State, added_requests: float, added_tokens: float) -> float:
+    """Mean of completed requests, fading with the number that complete."""
+    if added_requests <= 0:
+        return state.output_tokens_mean
+    if state.output_tokens_mean <= 0:
+        return (added_tokens + PRIOR_REQUESTS * OUTPUT_PRIOR_TOKENS) / (added_requests + PRIOR_REQUESTS)
+    gain = 1 - math.exp(-added_requests / OUTPUT_MEMORY_REQUESTS)
+    return state.output_tokens_mean + gain * (added_tokens / added_requests - state.output_tokens_mean)
+
+
+OUTPUT_MEMORY_REQUESTS = 300.0
+"""Completions after which the mean of output tokens has moved two thirds of the way; 5 % error at usual spreads."""
+
+
+def target_of(settings: Settings, state: State, mix: Mix) -> Target:
+    """The strictest of the classes that come: TTFT at their mean prompt, TPOT, and what they may miss."""
+    known = {objective.name: objective for objective in settings.objectives}
+    default = settings.objectives[0]
+    total = sum(m.requests for m in state.mixes.values())
+    used: list[tuple[Objective, float]] = []
+    for name, class_mix in state.mixes.items():
+        if total > 0 and class_mix.requests >= MINOR_CLASS * total:
+            length = class_mix.prompt_tokens / class_mix.requests
+            used.append((known.get(name, default), length))
+    if not used:
+        used = [(default, mix.prompt_tokens)]
+    return Target(
+        ttft_s=min(o.ttft_base_s + o.ttft_per_thousand_tokens_s * length / 1000 for o, length in used),
+        tpot_s=min(o.tpot_s for o, _ in used),
+        miss=max(min(1 - o.attainment for o, _ in used), 0.0005),
+    )
+
+
+MINOR_CLASS = 0.01
+"""A class with less than this share of requests does not set the bound for all."""
+
+
+def split_backlog(reading: Reading, settings: Settings, lead_s: float) -> tuple[float, float, float]:
+    """Waiting requests that new capacity can save, those it cannot, and the time that the first have.
+
+    Pods asked for now are ready after `lead_s`: who must be served before is beyond their help, late for this purpose.
+    """
+    law = settings.law
+    waiting = float(reading.queue_requests)
+    if waiting <= 0:
+        return 0.0, 0.0, 0.0
+    if not law.split_backlog:
+        return waiting, 0.0, settings.objectives[0].ttft_base_s
+    saved, slack_sum = 0.0, 0.0
+    edges = (*SLACK_EDGES_S, SLACK_EDGES_S[-1] * 2)
+    for index, count in enumerate(reading.queue_slack[: len(edges)]):
+        if edges[index] > max(lead_s, 0.0) and count > 0:
+            saved += count
+            slack_sum += count * (edges[index] - lead_s)
+    saved = min(saved, waiting)
+    late = 0.0 if settings.sheds_late else waiting - saved
+    return saved, late, slack_sum / saved if saved > 0 else 0.0

@@ -1,0 +1,111 @@
+"""What the law remembers from one decision to the next. `State()` knows nothing; small, and JSON both ways."""
+
+from __future__ import annotations
+
+import msgspec
+
+from tandem_operator.scaling.decision import Targets
+from tandem_operator.scaling.observation import ClassCounters
+
+
+class Bin(msgspec.Struct, frozen=True, array_like=True):
+    """Arrivals and completions of one stretch of time, all routers together."""
+
+    start: float
+    seconds: float
+    """Its length."""
+    requests: float = 0.0
+    prompt_tokens: float = 0.0
+    cached_tokens: float = 0.0
+    squares: float = 0.0
+    completed: float = 0.0
+    output_tokens: float = 0.0
+    output_squares: float = 0.0
+
+
+class RouterMark(msgspec.Struct, frozen=True):
+    """Where a router's counters stood when they were last added up."""
+
+    incarnation: str
+    at: float
+    classes: dict[str, ClassCounters] = {}
+    suspect: bool = False
+
+
+class PodMark(msgspec.Struct, frozen=True, array_like=True):
+    """What a pod told last."""
+
+    incarnation: str
+    at: float
+    running: int = 0
+    waiting: int = 0
+    kv_used_tokens: int = 0
+    output_tokens: int = 0
+    prompt_tokens: int = 0
+    iterations_total: int = 0
+
+
+class ClassMix(msgspec.Struct, frozen=True, array_like=True):
+    """One SLO class, sums over about a minute that fade."""
+
+    requests: float = 0.0
+    prompt_tokens: float = 0.0
+    squares: float = 0.0
+    met: float = 0.0
+    counted: float = 0.0
+
+
+class Startup(msgspec.Struct, frozen=True, array_like=True):
+    """Start-ups of one warmth: how many, mean and mean absolute deviation, seconds."""
+
+    count: int
+    mean_s: float
+    deviation_s: float
+    last: float
+    """When the last of them became ready."""
+
+
+class PoolMemory(msgspec.Struct, frozen=True):
+    """Of one pool: what was asked for lately, and what came of it."""
+
+    ups: tuple[bool, ...] = ()
+    """Of the last three decisions: whether they asked for more than there was."""
+    peaks: tuple[tuple[float, int], ...] = ()
+    """(time, replicas): sizes that a removal must respect, a falling sequence; the first is the largest of the hold."""
+    removed_at: float | None = None
+    hold_factor: float = 1.0
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it; a function of the observations so far."""
+
+    targets: Targets | None = None
+    """The last answer; None: none was given."""
+    since: float | None = None
+    """Start of the time that `bins` cover."""
+    seen: float | None = None
+    """End of it: the youngest account of a router."""
+    bins: tuple[Bin, ...] = ()
+    """Oldest first."""
+    routers: dict[str, RouterMark] = {}
+    pods: dict[str, PodMark] = {}
+    mixes: dict[str, ClassMix] = {}
+    started: dict[str, Startup] = {}
+    """By warmth."""
+    awaited: tuple[str, ...] = ()
+    """Pods that were not ready at the last look: their readiness is a measurement."""
+    growth: float | None = None
+    """Logarithm of the insured growth of load in one start-up."""
+    growth_due: tuple[tuple[float, float], ...] = ()
+    """(when to compare, prefill seconds per second then)."""
+    noise: tuple[float, float, float] = (1.0, 1.0, 0.0)
+    """Dispersion of arrivals (variance over mean of counts) in 2 s and in 10 s, and the bins it was learned from."""
+    output_tokens_mean: float = 0.0
+    """Tokens generated per request; 0: none seen yet."""
+    prefill: PoolMemory = PoolMemory()
+    decode: PoolMemory = PoolMemory()
+    panics: int = 0
+    """Decisions in a row that saw too much load for what is ready."""
+    panic_until: float = 0.0
+    arrived_at: float | None = None
+    """When something last arrived, waited or ran; from its age zero is proven."""
