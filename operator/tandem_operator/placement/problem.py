@@ -67,26 +67,16 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     hardware: Hardware
     resource: str = "nvidia.com/gpu"
     free: tuple[tuple[int, int], ...] = ()
-    """(free devices on a node, count of such nodes); nodes that have none free may be left out."""
+    """(free devices on a node, count of such nodes), with those that a node autoscaler may add and those that this
+    deployment holds itself: a change gives them back."""
     largest_node: int = 0
     """Devices of the largest node that exists or may be created; 0: there is none."""
-    creatable: bool = False
-    """A node autoscaler may add nodes, so that room is no matter."""
     in_use: bool = False
     """This deployment has pods there now."""
 
     @property
     def name(self) -> str:
         return self.hardware.name
-
-
-class Network(msgspec.Struct, frozen=True, kw_only=True):
-    """What carries KV pages between nodes that share no scale-up domain, for classes that do not say."""
-
-    kind: str = "Ethernet"
-    bytes_per_s: float = 3.125e9
-    """Of one replica, one direction. 25 Gbit/s: what a cloud node has at the least; classes that know better say so."""
-    setup_s: float = 0.001
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +92,6 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     prefill: Wish = Wish()
     decode: Wish = Wish()
     engine: Engine = Engine()
-    network: Network = Network()
 
     def wish(self, role: Role) -> Wish:
         return self.prefill if role == "prefill" else self.decode

@@ -1,0 +1,160 @@
+"""Sentences with the numbers: why a class is out, why one was taken, and what would help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from tandem_operator.performance.hardware import GIB
+from tandem_operator.performance.memory import MemoryPlan
+from tandem_operator.placement.candidates import Candidate, Refusal, Rejection
+from tandem_operator.placement.problem import Offer, Problem, Role
+from tandem_operator.placement.sizing import OBJECTIVE_SHARE
+
+if TYPE_CHECKING:
+    from tandem_operator.placement.pairs import Pair
+    from tandem_operator.placement.prospects import Prospect
+
+
+def does_not_fit(candidate: Candidate, plan: MemoryPlan) -> str:
+    """Of the whole replica, so that the sum can be compared with the size of the model."""
+    gpus = candidate.gpus
+    return (
+        f"a replica needs {plan.needed_bytes * gpus / GIB:,.0f} GiB ({memory_terms(plan, gpus)}) but"
+        f" {gpus} x {candidate.hardware_class} offer {plan.budget_bytes * gpus / GIB:,.0f} GiB"
+        f" ({plan.utilization:g} of {plan.device_bytes * gpus / GIB:,.0f})"
+    )
+
+
+def memory_terms(plan: MemoryPlan, gpus: int) -> str:
+    """weights 141 + KV 8 + overhead 3, in GiB of the whole replica."""
+    overhead = plan.activations_bytes + plan.collective_bytes + plan.overhead_bytes
+    parts = (("weights", plan.weights_bytes), ("KV", plan.required_kv_bytes), ("overhead", overhead))
+    return " + ".join(f"{name} {value * gpus / GIB:,.0f}" for name, value in parts)
+
+
+def too_slow(what: str, seconds: float, objective_s: float, load: str) -> str:
+    limit = OBJECTIVE_SHARE * objective_s
+    return (
+        f"{what} {duration(seconds)} for {load} is above {duration(limit)} ({OBJECTIVE_SHARE:.0%} of the"
+        f" {duration(objective_s)} objective)"
+    )
+
+
+def no_size(problem: Problem, role: Role, offer: Offer) -> str:
+    """When not a single tensor-parallel size is worth a look."""
+    wish = problem.wish(role)
+    size = wish.tensor_parallel
+    if size is not None and size > problem.engine.tensor_parallel:
+        return f"{problem.engine.name} runs at most tensor parallelism {problem.engine.tensor_parallel}, not {size}"
+    if size is not None:
+        return f"tensor parallelism {size} does not divide the model's {problem.shape.heads} query heads"
+    return f"no tensor parallelism divides {wish.gpus} devices and the model's {problem.shape.heads} query heads"
+
+
+def duration(seconds: float) -> str:
+    """12 ms, 1.25 s."""
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def chosen(role: Role, prospect: Prospect, pair: Pair, runner_up: Pair | None, unit: str) -> str:
+    """One sentence: what it does at the objective, what bounds it, and by how much it beats the next."""
+    if prospect.speed is None:
+        return f"the speed of {prospect.offer.name} is not known; it is the only kind that fits"
+    if role == "prefill":
+        speed = f"{duration(prospect.seconds)} per prompt, {pair.prefill_rate:.2f} requests/s per replica"
+    else:
+        speed = (
+            f"{duration(prospect.seconds)} per step with {prospect.sequences} sequences,"
+            f" {pair.decode_rate:.2f} requests/s per replica"
+        )
+    return f"{speed}; bound by {bound(role, prospect, pair)}{_margin(pair, runner_up, unit)}"
+
+
+def bound(role: Role, prospect: Prospect, pair: Pair) -> str:
+    """compute, bandwidth, memory, link or sequences: what a faster replica would need more of."""
+    if role == "prefill" and prospect.speed and pair.link.seconds > prospect.seconds:
+        return "link"
+    return prospect.bound
+
+
+def refusal(problem: Problem, prefill: tuple[Rejection, ...], decode: tuple[Rejection, ...]) -> Refusal:
+    """The role that has no way at all comes first; of its classes the one that came nearest."""
+    prefill, decode = nearest(prefill), nearest(decode)
+    unplaced = [role for role, items in (("prefill", prefill), ("decode", decode)) if items]
+    role: Role = "decode" if "prefill" not in unplaced else "prefill"
+    items = prefill if role == "prefill" else decode
+    names = problem.wish(role).hardware_classes
+    if not items:
+        known = ", ".join(offer.name for offer in problem.offers) or "none"
+        asked = f"of {', '.join(names)} " if names else ""
+        return Refusal(f"no hardware class {asked}is there for {role}; known: {known}", prefill, decode)
+    last = max(items, key=lambda item: item.gpus or 0)
+    more = f" (and {len(items) - 1} more classes)" if len(items) > 1 else ""
+    return Refusal(f"{role}: {last.hardware_class}: {last.reason}{more}; {advice(problem, role)}", prefill, decode)
+
+
+def advice(problem: Problem, role: Role) -> str:
+    """What the user can do about it."""
+    wish, steps = problem.wish(role), []
+    if wish.hardware_classes:
+        steps.append(f"name more classes in {role}.hardwareClasses")
+    if wish.gpus or wish.tensor_parallel:
+        steps.append(f"remove {role}.gpus and {role}.tensorParallel")
+    if problem.quantization == "None" and problem.shape.stored_quantization == "None":
+        steps.append("allow quantization Auto")
+    if not problem.max_context_tokens:
+        steps.append(f"set maxContextTokens below the model's {problem.context_tokens:,}")
+    steps.append("relax the objectives")
+    return "; ".join([", or ".join(steps), "or add nodes of a larger class"])
+
+
+def _margin(pair: Pair, runner_up: Pair | None, unit: str) -> str:
+    if runner_up is None:
+        return "; nothing else is left"
+    other = f"prefill on {runner_up.prefill.candidate}, decode on {runner_up.decode.candidate}"
+    if runner_up.tier != pair.tier:
+        return f"; {other} has no room now" if runner_up.short else f"; the speed of {other} is not known"
+    if pair.cost <= 0:
+        return ""
+    more = runner_up.cost / pair.cost - 1
+    if abs(more) < 0.0005:
+        return f"; {other} would cost the same"
+    return f"; next: {other}, {more:+.1%} {'cost' if unit == 'price' else 'devices'}"
+
+
+def losers(
+    taken: Pair, role: Role, others: Sequence[Pair], rejected: Sequence[Rejection], unit: str
+) -> tuple[Rejection, ...]:
+    """One per class that was not taken: how much more it costs, or else why it is out."""
+    found: dict[str, Rejection] = {}
+    for pair in others:
+        mine = pair.side(role)
+        if mine.offer.name in (taken.side(role).offer.name, *found):
+            continue
+        found[mine.offer.name] = Rejection(mine.offer.name, _loses(pair, mine, taken, unit), mine.gpus)
+    out = (item for item in nearest(rejected) if item.hardware_class not in (taken.side(role).offer.name, *found))
+    once: dict[str, Rejection] = {}
+    for item in out:
+        once.setdefault(item.hardware_class, item)
+    return (*found.values(), *once.values())
+
+
+def _loses(pair: Pair, mine: Prospect, taken: Pair, unit: str) -> str:
+    if pair.unknown > taken.unknown:
+        return f"{mine.candidate} fits, but its speed is not known: complete its HardwareClass"
+    if pair.short > taken.short:
+        return f"{mine.candidate} would do, but {pair.short} replicas find no room now"
+    more = pair.cost / taken.cost - 1 if taken.cost > 0 else 0.0
+    what = "both pools would cost" if unit == "price" else "both pools would take"
+    return f"{mine.candidate} would do, but {what} {more:.1%} more{'' if unit == 'price' else ' devices'}"
+
+
+def nearest(rejected: Iterable[Rejection]) -> tuple[Rejection, ...]:
+    """One per class and quantisation: the one with the most devices, since smaller ones fail all the more."""
+    best: dict[tuple[str, str], Rejection] = {}
+    for item in rejected:
+        old = best.get((item.hardware_class, item.quantization))
+        if old is None or (item.gpus or 0) > (old.gpus or 0):
+            best[(item.hardware_class, item.quantization)] = item
+    return tuple(best.values())

@@ -1,0 +1,73 @@
+"""The cheapest pair of prospects, exactly: pairs are looked at from the cheapest bound on, until none can be better."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+
+from tandem_operator.placement.candidates import Rejection
+from tandem_operator.placement.pairs import CostUnit, Pair, device_cost, least_cost, make_pair
+from tandem_operator.placement.problem import Problem
+from tandem_operator.placement.prospects import Prospect
+
+KEPT_PAIRS = 2
+"""The winner and the runner-up, who says by how much it won."""
+
+
+def cost_unit(problem: Problem) -> CostUnit:
+    """Prices can only be compared when every class in question has one; else devices are counted."""
+    priced = all(offer.hardware.price_per_hour is not None for offer in problem.offers if offer.largest_node)
+    return "price" if priced else "devices"
+
+
+def best_pairs(
+    problem: Problem, prefill: tuple[Prospect, ...], decode: tuple[Prospect, ...], unit: CostUnit
+) -> tuple[list[Pair], list[Rejection]]:
+    """The best pairs, best first, and why pairs were refused (told of the prefill side). Cost alone can end the search
+    only once pairs with room and known speed are at hand."""
+    best: list[Pair] = []
+    refused: dict[str, Rejection] = {}
+    for bound, one, other in _by_bound(problem, prefill, decode, unit):
+        full = len(best) == KEPT_PAIRS
+        if full and best[-1].tier == (0, 0) and bound > best[-1].cost * (1 + 1e-9):
+            break
+        pair = make_pair(problem, one, other, unit)
+        if isinstance(pair, str):
+            name = one.offer.name
+            refused.setdefault(name, Rejection(name, f"with decode on {other.candidate}: {pair}", one.gpus))
+            continue
+        best.append(pair)
+        best.sort(key=Pair.key)
+        del best[KEPT_PAIRS:]
+    return best, list(refused.values())
+
+
+def _by_bound(
+    problem: Problem, prefill: tuple[Prospect, ...], decode: tuple[Prospect, ...], unit: CostUnit
+) -> Iterator[tuple[float, Prospect, Prospect]]:
+    """All pairs that the engine can connect, by the least that they can cost."""
+    rows = sorted((least_cost(problem, one, unit), index) for index, one in enumerate(prefill))
+    columns = sorted((least_cost(problem, other, unit), index) for index, other in enumerate(decode))
+    if not rows or not columns:
+        return
+    heap = [(cost + columns[0][0], index, 0, row) for row, (cost, index) in enumerate(rows)]
+    heapq.heapify(heap)
+    while heap:
+        bound, index, column, row = heapq.heappop(heap)
+        one, other = prefill[index], decode[columns[column][1]]
+        if _connectable(problem, one, other):
+            yield bound, one, other
+        if column + 1 < len(columns):
+            heapq.heappush(heap, (rows[row][0] + columns[column + 1][0], index, column + 1, row))
+
+
+def _connectable(problem: Problem, one: Prospect, other: Prospect) -> bool:
+    same = one.candidate.tensor_parallel == other.candidate.tensor_parallel
+    return same or not problem.engine.same_tensor_parallel
+
+
+def price_per_hour(prospect: Prospect, replicas: int) -> float | None:
+    """Of so many replicas; None: nobody told a price."""
+    if prospect.hardware.price_per_hour is None:
+        return None
+    return device_cost(prospect, "price") * prospect.gpus * replicas
