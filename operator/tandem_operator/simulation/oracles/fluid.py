@@ -1,7 +1,4 @@
-"""The fluid bound: work of every request at full use of every device, whole and by window of time.
-
-A prompt costs its prefill seconds alone; a token costs its share of the largest step that its objective allows.
-"""
+"""What a load needs by window of time, in pods that would be busy all the time: fluid demand under the objective."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from typing import NamedTuple
 
 from tandem_runtime.contracts.coefficients import Coefficients
 
+from tandem_operator.simulation.fluid import Work, best_batch, prefill_seconds
 from tandem_operator.simulation.scenario import Scenario
 from tandem_operator.simulation.workload import Request
 
@@ -22,36 +20,18 @@ class Need(NamedTuple):
     decode: float
 
 
-def prompt_seconds(coefficients: Coefficients, request: Request) -> float:
-    """Of one prefill pod; what all pods hold already costs nothing. The step's constant is shared: left out."""
-    new = max(request.prompt_tokens - request.cached_tokens, 1)
-    return coefficients.prefill_seconds(new, request.cached_tokens) - coefficients.prefill.theta0_s
-
-
-def token_seconds(coefficients: Coefficients, context: float, tpot_s: float) -> float:
-    """Of one decode pod per token, in the largest batch that the objective, KV and sequences allow."""
-    decode = coefficients.decode
-    each = decode.phi1_s + decode.phi2_s * context
-    batch = min(coefficients.max_sequences, coefficients.kv_tokens / max(context, 1.0))
-    if math.isfinite(tpot_s) and each > 0:
-        batch = min(batch, (tpot_s - decode.phi0_s) / each)
-    return decode.phi0_s / max(batch, 1.0) + each
+def prompt_seconds(scenario: Scenario, request: Request, cached_tokens: int) -> float:
+    """Of one prefill pod, at full steps; what pods hold already costs nothing."""
+    new = max(request.prompt_tokens - cached_tokens, 1)
+    work = Work(new, request.prompt_tokens, request.output_tokens)
+    return prefill_seconds(scenario.fleet.prefill, work, scenario.fleet.step_tokens, convertible=False)
 
 
 def decode_seconds(coefficients: Coefficients, request: Request, tpot_s: float) -> float:
-    """Of one decode pod for all tokens but the first, which prefill makes."""
-    tokens = max(request.output_tokens - 1, 0)
-    return tokens * token_seconds(coefficients, request.prompt_tokens + request.output_tokens / 2, tpot_s)
-
-
-def bound_gpu_h(scenario: Scenario, requests: Iterable[Request], tpot_s: float = math.inf) -> float:
-    """GPU-hours below which nothing completes these requests, whatever the latency; with a TPOT, none that meets it."""
-    fleet, settings = scenario.fleet, scenario.settings
-    seconds = 0.0
-    for request in requests:
-        seconds += prompt_seconds(fleet.prefill, request) * settings.prefill.gpus
-        seconds += decode_seconds(fleet.decode, request, tpot_s) * settings.decode.gpus
-    return seconds / 3600.0
+    """Of one decode pod for all tokens but the first, in the largest batch that the objective allows."""
+    context = request.prompt_tokens + request.output_tokens / 2
+    batch = best_batch(coefficients, context, tpot_s)
+    return max(request.output_tokens - 1, 0) * coefficients.step_seconds(batch, int(batch * context)) / batch
 
 
 def needs(scenario: Scenario, requests: Iterable[Request], window_s: float) -> tuple[Need, ...]:
@@ -60,14 +40,29 @@ def needs(scenario: Scenario, requests: Iterable[Request], window_s: float) -> t
     prefill, decode = [0.0] * count, [0.0] * count
     tpots = {objective.name: objective.tpot_s for objective in scenario.settings.objectives}
     default = scenario.settings.objectives[0].tpot_s
+    held: set[int] = set()
     for request in requests:
         if request.arrived_s >= scenario.until_s:
             break
+        cached = request.cached_tokens
+        if scenario.fleet.prefix_cache_tokens and request.blocks:
+            cached = max(cached, _hit(request, held) * scenario.workload.block_tokens)
         tpot = tpots.get(request.slo_class, default)
-        prefill[int(request.arrived_s / window_s)] += prompt_seconds(scenario.fleet.prefill, request)
+        prefill[int(request.arrived_s / window_s)] += prompt_seconds(scenario, request, cached)
         work = decode_seconds(scenario.fleet.decode, request, tpot)
         _spread(decode, work, request.arrived_s, request.output_tokens * tpot, window_s)
     return tuple(Need(p / window_s, d / window_s) for p, d in zip(prefill, decode, strict=True))
+
+
+def _hit(request: Request, held: set[int]) -> int:
+    """Leading blocks that were seen before, as if every pod held all of them: an oracle may hope."""
+    hit = 0
+    for block in request.blocks:
+        if block not in held:
+            break
+        hit += 1
+    held.update(request.blocks)
+    return hit
 
 
 def _spread(windows: list[float], work: float, start_s: float, length_s: float, window_s: float) -> None:

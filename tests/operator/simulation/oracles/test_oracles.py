@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import pytest
 from tandem_operator.scaling.decision import Targets
 from tandem_operator.scaling.observation import Observation
 from tandem_operator.simulation.oracles.clairvoyant import Clairvoyant, at_once, clairvoyant, repaired
-from tandem_operator.simulation.oracles.fluid import bound_gpu_h, decode_seconds, needs, prompt_seconds, token_seconds
+from tandem_operator.simulation.oracles.fluid import decode_seconds, needs, prompt_seconds
 from tandem_operator.simulation.oracles.schedule import Schedule, sizes_of, static_mean, static_peak
 from tandem_operator.simulation.outcome import Outcome, Series
 from tandem_operator.simulation.scenario import Fleet, Scenario
@@ -37,26 +37,26 @@ LADDER = Schedule(name="x", sizes=(Targets(1, 1), Targets(5, 2), Targets(1, 3), 
 
 
 def test_a_prompt_costs_its_tokens_and_what_is_cached_costs_nothing() -> None:
-    assert prompt_seconds(COEFFICIENTS, Request(0.0, 1000, 10)) == pytest.approx(0.06)
-    assert prompt_seconds(COEFFICIENTS, Request(0.0, 1000, 10, cached_tokens=600)) == pytest.approx(0.024)
+    whole = 0.06 + 0.005 * 1000 / SCENARIO.fleet.step_tokens
+    assert prompt_seconds(SCENARIO, Request(0.0, 1000, 10), 0) == pytest.approx(whole)
+    assert prompt_seconds(SCENARIO, Request(0.0, 1000, 10), 600) == pytest.approx(0.4 * whole)
 
 
 def test_a_token_costs_its_share_of_the_largest_step_that_is_allowed() -> None:
-    assert token_seconds(COEFFICIENTS, 1000.0, 0.05) == pytest.approx(0.05 / 200)
-    assert token_seconds(COEFFICIENTS, 1000.0, float("inf")) == pytest.approx(0.010 / 256 + 2e-4)
+    assert decode_seconds(COEFFICIENTS, Request(0.0, 900, 201), 0.05) == pytest.approx(200 * 0.05 / 200, rel=0.01)
     assert decode_seconds(COEFFICIENTS, Request(0.0, 10, 1), 0.05) == 0.0
 
 
-def test_the_bound_is_the_sum_of_both_pools_devices() -> None:
-    requests = [Request(0.0, 1000, 1)] * 3600
-    assert bound_gpu_h(SCENARIO, requests) == pytest.approx(4 * 0.06)
-    assert bound_gpu_h(SCENARIO, list(Even().requests(0))) < bound_gpu_h(SCENARIO, list(Even().requests(0)), 0.05)
+def test_blocks_that_were_seen_before_need_no_prefill_where_pods_keep_them() -> None:
+    same = [Request(0.0, 1024, 10, blocks=(1, 2)), Request(1.0, 1024, 10, blocks=(1, 2))]
+    keeps = replace(SCENARIO, fleet=replace(SCENARIO.fleet, prefix_cache_tokens=10_000))
+    assert needs(keeps, same, 60.0)[0].prefill == pytest.approx(needs(SCENARIO, same, 60.0)[0].prefill / 2, rel=0.01)
 
 
 def test_need_is_work_per_second_and_nothing_of_it_is_lost_inside() -> None:
     by_window = needs(SCENARIO, Even().requests(0), 60.0)
     assert len(by_window) == 10
-    assert by_window[5].prefill == pytest.approx(10 * 0.06)
+    assert by_window[5].prefill == pytest.approx(10 * prompt_seconds(SCENARIO, Request(0, 1000, 201), 0))
     assert by_window[5].decode == pytest.approx(10 * decode_seconds(COEFFICIENTS, Request(0, 1000, 201), 0.05))
     assert by_window[0].decode < by_window[5].decode
 
