@@ -41,6 +41,10 @@ class Rejection(msgspec.Struct, frozen=True):
     gpus: int | None = None
     """None: no way to run on this class."""
     quantization: str = "None"
+    stage: int = 0
+    """How far it came: 0 the class itself, 1 memory, 2 links in the replica, 3 its objective, 4 the pair."""
+    excess: float = 0.0
+    """Within the stage, what was needed over what there is: the least was the nearest miss."""
 
 
 class Refusal(msgspec.Struct, frozen=True):

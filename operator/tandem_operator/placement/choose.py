@@ -13,7 +13,7 @@ from tandem_operator.placement import explain
 from tandem_operator.placement.candidates import Candidate, Refusal, Rejection, quantizations
 from tandem_operator.placement.others import alternatives, swap
 from tandem_operator.placement.pairs import CostUnit, KVLink, Pair, make_pair
-from tandem_operator.placement.problem import Problem, Role
+from tandem_operator.placement.problem import ROLES, Problem, Role
 from tandem_operator.placement.prospects import Prospects, find_prospects
 from tandem_operator.placement.rank import best_pairs, cost_unit, price_per_hour
 
@@ -117,7 +117,8 @@ def choose(problem: Problem, current: Current | None = None) -> Choice | Refusal
     }
     pairs = sorted((pair for contest in contests for pair in contest.best), key=Pair.key)
     if not pairs:
-        return explain.refusal(problem, rejected["prefill"], rejected["decode"])
+        unplaced = [role for role in ROLES if not any(contest.prospects(role).found for contest in contests)]
+        return explain.refusal(problem, rejected, unplaced)
     best, runner_up = pairs[0], pairs[1] if len(pairs) > 1 else None
     taken = _reluctant(problem, contests, best, current, unit) if current else best
     if taken is not best:

@@ -78,35 +78,37 @@ def bound(role: Role, prospect: Prospect, pair: Pair) -> str:
     return prospect.bound
 
 
-def refusal(problem: Problem, prefill: tuple[Rejection, ...], decode: tuple[Rejection, ...]) -> Refusal:
-    """The role that has no way at all comes first; of its classes the one that came nearest."""
-    prefill, decode = nearest(prefill), nearest(decode)
-    unplaced = [role for role, items in (("prefill", prefill), ("decode", decode)) if items]
-    role: Role = "decode" if "prefill" not in unplaced else "prefill"
-    items = prefill if role == "prefill" else decode
+def refusal(problem: Problem, rejected: dict[Role, tuple[Rejection, ...]], unplaced: Sequence[Role]) -> Refusal:
+    """Of the role that has no way at all (of both: prefill), the class that came nearest to one."""
+    role: Role = unplaced[0] if unplaced else "prefill"
+    items = nearest(rejected[role])
+    told = (nearest(rejected["prefill"]), nearest(rejected["decode"]))
     names = problem.wish(role).hardware_classes
     if not items:
-        known = ", ".join(offer.name for offer in problem.offers) or "none"
-        asked = f"of {', '.join(names)} " if names else ""
-        return Refusal(f"no hardware class {asked}is there for {role}; known: {known}", prefill, decode)
-    last = max(items, key=lambda item: item.gpus or 0)
-    more = f" (and {len(items) - 1} more classes)" if len(items) > 1 else ""
-    return Refusal(f"{role}: {last.hardware_class}: {last.reason}{more}; {advice(problem, role)}", prefill, decode)
+        known = ", ".join(sorted(offer.name for offer in problem.offers)) or "none"
+        asked = f"{' or '.join(names)} " if names else ""
+        return Refusal(f"no hardware class {asked}is there for {role}; there are: {known}", *told)
+    first = items[0]
+    classes = len({item.hardware_class for item in items})
+    others = f" (the nearest of {classes} classes)" if classes > 1 else ""
+    return Refusal(f"{role} on {first.hardware_class}{others}: {first.reason}; {advice(problem, role, first)}", *told)
 
 
-def advice(problem: Problem, role: Role) -> str:
+def advice(problem: Problem, role: Role, item: Rejection) -> str:
     """What the user can do about it."""
     wish, steps = problem.wish(role), []
-    if wish.hardware_classes:
-        steps.append(f"name more classes in {role}.hardwareClasses")
     if wish.gpus or wish.tensor_parallel:
         steps.append(f"remove {role}.gpus and {role}.tensorParallel")
-    if problem.quantization == "None" and problem.shape.stored_quantization == "None":
+    if problem.quantization == "None" and problem.shape.stored_quantization == "None" and item.stage < 4:
         steps.append("allow quantization Auto")
-    if not problem.max_context_tokens:
+    if item.stage == 1 and not problem.max_context_tokens:
         steps.append(f"set maxContextTokens below the model's {problem.context_tokens:,}")
-    steps.append("relax the objectives")
-    return "; ".join([", or ".join(steps), "or add nodes of a larger class"])
+    if item.stage >= 3:
+        steps.append("relax the objective")
+    steps.append(
+        f"name more classes in {role}.hardwareClasses" if wish.hardware_classes else "add nodes of a larger class"
+    )
+    return ", or ".join(steps)
 
 
 def _margin(pair: Pair, runner_up: Pair | None, unit: str) -> str:
@@ -115,9 +117,7 @@ def _margin(pair: Pair, runner_up: Pair | None, unit: str) -> str:
     other = f"prefill on {runner_up.prefill.candidate}, decode on {runner_up.decode.candidate}"
     if runner_up.tier != pair.tier:
         return f"; {other} has no room now" if runner_up.short else f"; the speed of {other} is not known"
-    if pair.cost <= 0:
-        return ""
-    more = runner_up.cost / pair.cost - 1
+    more = runner_up.cost / pair.cost - 1 if pair.cost > 0 else 0.0
     if abs(more) < 0.0005:
         return f"; {other} would cost the same"
     return f"; next: {other}, {more:+.1%} {'cost' if unit == 'price' else 'devices'}"
@@ -151,10 +151,8 @@ def _loses(pair: Pair, mine: Prospect, taken: Pair, unit: str) -> str:
 
 
 def nearest(rejected: Iterable[Rejection]) -> tuple[Rejection, ...]:
-    """One per class and quantisation: the one with the most devices, since smaller ones fail all the more."""
+    """One per class and quantisation, the nearest miss; the nearest of all comes first."""
     best: dict[tuple[str, str], Rejection] = {}
-    for item in rejected:
-        old = best.get((item.hardware_class, item.quantization))
-        if old is None or (item.gpus or 0) > (old.gpus or 0):
-            best[(item.hardware_class, item.quantization)] = item
+    for item in sorted(rejected, key=lambda item: (-item.stage, item.excess, item.gpus or 0, item.hardware_class)):
+        best.setdefault((item.hardware_class, item.quantization), item)
     return tuple(best.values())

@@ -98,44 +98,50 @@ def _try(
     if isinstance(result, Prospect):
         found.append(result)
         return True
-    plan, reason = result
-    rejected.append(Rejection(offer.name, reason, candidate.gpus, candidate.quantization))
-    return plan.fits
+    rejected.append(result)
+    return result.stage > 1
 
 
-def examine(problem: Problem, role: Role, offer: Offer, candidate: Candidate) -> Prospect | tuple[MemoryPlan, str]:
-    """The filters in their order: memory, links, objective. A rejection comes with its memory and its sentence."""
+def examine(problem: Problem, role: Role, offer: Offer, candidate: Candidate) -> Prospect | Rejection:
+    """The filters in their order: memory, links, objective."""
     hardware, shape, load = offer.hardware, problem.shape, problem.load
     plan = _memory(shape, hardware, candidate, max(problem.context_tokens, load.prompt_tokens + load.output_tokens))
+
+    def reject(reason: str, stage: int, excess: float) -> Rejection:
+        return Rejection(offer.name, reason, candidate.gpus, candidate.quantization, stage, excess)
+
     if not plan.fits:
-        return plan, explain.does_not_fit(candidate, plan)
+        return reject(explain.does_not_fit(candidate, plan), 1, plan.needed_bytes / plan.budget_bytes)
     fixed = problem.wish(role).tensor_parallel is not None
     if role == "prefill" and not fixed and (crossing := prefill_refusal(hardware, candidate.tensor_parallel)):
-        return plan, crossing
+        return reject(crossing, 2, 1.0)
     speed = _speed(shape, hardware, candidate, load.prompt_tokens + load.output_tokens // 2)
     prospect = Prospect(role=role, candidate=candidate, offer=offer, memory=plan, speed=speed)
     if speed is None:
         return prospect
     measured = _prefill(problem, prospect, speed) if role == "prefill" else _decode(problem, prospect, speed)
-    return measured if isinstance(measured, Prospect) else (plan, measured)
+    return measured if isinstance(measured, Prospect) else reject(measured[0], 3, measured[1])
 
 
-def _prefill(problem: Problem, prospect: Prospect, speed: Speed) -> Prospect | str:
+def _prefill(problem: Problem, prospect: Prospect, speed: Speed) -> Prospect | tuple[str, float]:
+    """Or the sentence against it, and the seconds over the objective's."""
     prompt, objective = problem.load.prompt_tokens, problem.objective
     seconds = speed.coefficients.prefill_seconds(prompt)
     if seconds > OBJECTIVE_SHARE * objective.ttft_s:
-        return explain.too_slow("TTFT", seconds, objective.ttft_s, f"{prompt:,} prompt tokens")
+        reason = explain.too_slow("TTFT", seconds, objective.ttft_s, f"{prompt:,} prompt tokens")
+        return reason, seconds / objective.ttft_s
     return msgspec.structs.replace(prospect, seconds=seconds, bound=speed.terms.prefill_bound(prompt))
 
 
-def _decode(problem: Problem, prospect: Prospect, speed: Speed) -> Prospect | str:
+def _decode(problem: Problem, prospect: Prospect, speed: Speed) -> Prospect | tuple[str, float]:
     load, objective, c = problem.load, problem.objective, speed.coefficients
     context = load.prompt_tokens + load.output_tokens / 2
     stages = prospect.candidate.pipeline_parallel
     timely = decode_sequences(c, OBJECTIVE_SHARE * objective.tpot_s, context)
     if not timely:
         seconds = c.step_seconds(1, round(context))
-        return explain.too_slow("TPOT", seconds, objective.tpot_s, f"a single sequence of {context:,.0f} tokens")
+        reason = explain.too_slow("TPOT", seconds, objective.tpot_s, f"a single sequence of {context:,.0f} tokens")
+        return reason, seconds / objective.tpot_s
     sequences = min(timely * stages, max(1, _held(problem, prospect)))
     step = -(-sequences // stages)
     bound: Bound | Literal["sequences"] = "memory" if sequences < timely * stages else "bandwidth"

@@ -34,7 +34,7 @@ def best_pairs(
         pair = make_pair(problem, one, other, unit)
         if isinstance(pair, str):
             name = one.offer.name
-            refused.setdefault(name, Rejection(name, f"with decode on {other.candidate}: {pair}", one.gpus))
+            refused.setdefault(name, Rejection(name, f"with decode on {other.candidate}: {pair}", one.gpus, stage=4))
             continue
         best.append(pair)
         best.sort(key=Pair.key)
