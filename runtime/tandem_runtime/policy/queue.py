@@ -1,55 +1,46 @@
 """The queue of requests that no pod has taken yet: order, bounds, expiry. Time is passed in, in seconds.
 
-First in, first out by arrival; a resumed request keeps its arrival and so stands in front of later ones.
+Order: open streams; then what can still make its objective, by (priority, deadline), tenants kept near each other;
+then late work, which still gets a share of the fleet once it is old. What no pod has room for is parked meanwhile.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from heapq import heappop, heappush
+from math import ceil, inf
+from typing import Final, Literal
 
-Expiry = Literal["timeout", "no_pod"]
+from tandem_runtime.policy.drain_rate import DrainRate
+from tandem_runtime.policy.line import Line, Rank
+from tandem_runtime.policy.slack import SlackBook, SlackHistogram
+from tandem_runtime.policy.waiting import Expiry, QueueLaw, QueueLimits, Waiting
 
-
-@dataclass(frozen=True, slots=True)
-class QueueLimits:
-    """Bounds, so that an overload is answered early instead of ending in timeouts."""
-
-    max_requests: int = 2048
-    """Each holds a client connection and its prompt."""
-    max_tokens: int = 8_000_000
-    """Prompt tokens; about 64 MB of ids, and minutes of work for a pool."""
-    wait_for_pods_seconds: float = 120.0
-    """How long a request may wait while no decode pod is there at all: starting one takes a while."""
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A request in the queue. `deadline` is its request timeout."""
-
-    id: str
-    arrived: float
-    deadline: float
-    tokens: int
-    resumed: bool = False
-    """Was admitted once already: the bounds do not apply, the client's stream is open."""
-    avoid: frozenset[str] = frozenset()
-    """Incarnations of pods that failed it; until `avoid_until` it rather waits than go there again."""
-    avoid_until: float = 0.0
-
-    def key(self) -> tuple[float, str]:
-        """Smaller goes first. Deadlines and priorities come in here."""
-        return (self.arrived, self.id)
-
-    def avoided(self, now: float) -> frozenset[str]:
-        """The pods it does not go to now."""
-        return self.avoid if now < self.avoid_until else frozenset()
+MAX_RETRY_AFTER_SECONDS: Final = 600
+HOPELESS: Final = 2.0
+"""A request is refused at once when the backlog takes that many times its timeout; the estimate may be half wrong."""
+RefusalReason = Literal["queue_full", "no_pod", "backlog"]
 
 
 class QueueFull(Exception):
-    """The message says which bound and what it is."""
+    """The message says which bound and what it is. `reason` no_pod: nothing serves (503), else too much waits (429)."""
+
+    def __init__(self, message: str, reason: RefusalReason, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_after_seconds = retry_after_seconds
+
+
+@dataclass(slots=True)
+class Place:
+    """Where a request is: in a line, or parked (for KV room, or until a time)."""
+
+    entry: Waiting
+    number: int
+    local: bool
+    need_tokens: int = 0
+    parked_at: float | None = None
 
 
 @dataclass
@@ -57,63 +48,201 @@ class WaitingQueue:
     """Ids are unique; removing an unknown one does nothing."""
 
     limits: QueueLimits = field(default_factory=QueueLimits)
+    law: QueueLaw = field(default_factory=QueueLaw)
     tokens: int = 0
     """Prompt tokens of all that wait."""
-    _keys: list[tuple[float, str]] = field(default_factory=list)
-    _entries: dict[str, Waiting] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.drain = DrainRate()
+        self._places: dict[str, Place] = {}
+        self._far, self._near = Line(self.law), Line(self.law)
+        self._slack = SlackBook()
+        self._number = 0
+        self._timeouts: list[tuple[float, int, str]] = []
+        self._arrivals: list[tuple[float, int, str]] = []
+        self._pauses: list[tuple[float, int, str]] = []
+        self._parked: list[tuple[int, int, str]] = []
+        self._parked_order: dict[str, None] = {}
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._places)
 
     def __contains__(self, request_id: str) -> bool:
-        return request_id in self._entries
+        return request_id in self._places
 
-    def __iter__(self) -> Iterator[Waiting]:
-        """In order of service; the queue may be changed meanwhile."""
-        return iter([self._entries[request_id] for _, request_id in self._keys])
-
-    def add(self, entry: Waiting) -> None:
-        """Raises QueueFull."""
-        if entry.id in self._entries:
+    def add(self, entry: Waiting, now: float, *, pods: bool = True) -> None:
+        """Raises QueueFull. `pods`: there is a decode pod, so that more room is a matter of time."""
+        if entry.id in self._places:
             raise ValueError(f"request {entry.id} waits already")
         if not entry.resumed:
-            if len(self) >= self.limits.max_requests:
-                raise QueueFull(f"{len(self)} requests wait already, which is the limit; try again later")
-            if self.tokens + entry.tokens > self.limits.max_tokens and self._entries:
-                raise QueueFull(
-                    f"{self.tokens} prompt tokens wait already and the limit is {self.limits.max_tokens}; "
-                    "try again later"
-                )
-        insort(self._keys, entry.key())
-        self._entries[entry.id] = entry
+            self._check_bounds(entry, now, pods)
+        self._number += 1
+        place = Place(entry, self._number, local=entry.tokens - entry.cached_tokens <= self.law.short_tokens)
+        if not self._places:
+            self.drain.begin(now)
+        self._places[entry.id] = place
         self.tokens += entry.tokens
+        self._slack.add(entry)
+        heappush(self._timeouts, (entry.timeout_at, place.number, entry.id))
+        heappush(self._arrivals, (entry.arrived, place.number, entry.id))
+        self._line(place).add(entry, place.number, now)
 
     def remove(self, request_id: str) -> None:
         """Idempotent."""
-        entry = self._entries.pop(request_id, None)
-        if entry is not None:
-            del self._keys[bisect_left(self._keys, entry.key())]
-            self.tokens -= entry.tokens
+        place = self._places.pop(request_id, None)
+        if place is None:
+            return
+        self._line(place).discard(place.number)
+        self._parked_order.pop(request_id, None)
+        self.tokens -= place.entry.tokens
+        self._slack.add(place.entry, -1)
+
+    def first(self, now: float, *, near_only: bool = False) -> Waiting | None:
+        """Who goes next; stays inside. `near_only`: among those that need no prefill pod."""
+        near = self._near.first(now)
+        far = None if near_only else self._far.first(now)
+        if near is None or far is None:
+            found = near or far
+            return found[2] if found else None
+        return min(near, far, key=_precedence)[2]
+
+    def dispatched(self, request_id: str, now: float) -> None:
+        """Takes out what was sent to a pod and counts it to its tenant and to the drain rate."""
+        place = self._places[request_id]
+        self._line(place).dispatched(place.number)
+        self.drain.count(place.entry.tokens, now)
+        self.remove(request_id)
+
+    def park(self, request_id: str, need_tokens: int, now: float) -> None:
+        """No pod has room for it now: smaller ones may pass until `wake` finds room."""
+        place = self._places[request_id]
+        self._line(place).discard(place.number)
+        place.need_tokens = need_tokens
+        place.parked_at = now if place.parked_at is None else place.parked_at
+        self._parked_order[request_id] = None
+        heappush(self._parked, (need_tokens, place.number, request_id))
+
+    def pause(self, request_id: str, until: float) -> None:
+        """It goes nowhere before `until`."""
+        place = self._places[request_id]
+        self._line(place).discard(place.number)
+        heappush(self._pauses, (until, place.number, request_id))
+
+    def wake(self, now: float, room_tokens: float) -> None:
+        """Parked requests that fit into `room_tokens` stand in line again, and those whose pause is over."""
+        while self._pauses and self._pauses[0][0] <= now:
+            self._stand_again(heappop(self._pauses), now)
+        while self._parked and self._parked[0][0] <= room_tokens:
+            _, number, request_id = heappop(self._parked)
+            if request_id in self._parked_order and self._places[request_id].number == number:
+                self.unpark(request_id, now)
+
+    def unpark(self, request_id: str, now: float) -> None:
+        """Stands in line again, at the place that its key gives it."""
+        place = self._places[request_id]
+        if request_id in self._parked_order:
+            del self._parked_order[request_id]
+            self._line(place).add(place.entry, place.number, now)
+
+    def longest_parked(self, now: float) -> tuple[Waiting, int] | None:
+        """The request that others may not pass any longer, and the tokens that it needs."""
+        for request_id in self._parked_order:
+            place = self._places[request_id]
+            if place.parked_at is not None and now - place.parked_at >= self.law.pass_seconds:
+                return place.entry, place.need_tokens
+            break
+        return None
+
+    def has_parked(self) -> bool:
+        """Someone waits for KV room or for the end of a pause."""
+        return bool(self._parked_order or self._pauses)
 
     def expire(self, now: float, no_pod_since: float | None) -> list[tuple[Waiting, Expiry]]:
         """Takes out what waited too long. `no_pod_since` is when the last decode pod went, None while there is one."""
         gone: list[tuple[Waiting, Expiry]] = []
-        for entry in self:
-            if now >= entry.deadline:
-                gone.append((entry, "timeout"))
-            elif now >= self._no_pod_expiry(entry, no_pod_since):
-                gone.append((entry, "no_pod"))
-        for entry, _ in gone:
-            self.remove(entry.id)
+        while self._timeouts and self._timeouts[0][0] <= now:
+            self._take(heappop(self._timeouts), "timeout", gone)
+        if no_pod_since is not None and now - no_pod_since >= self.limits.wait_for_pods_seconds:
+            while self._arrivals and self._arrivals[0][0] <= now - self.limits.wait_for_pods_seconds:
+                self._take(heappop(self._arrivals), "no_pod", gone)
+        if self.law.sheds_late and self.law.order == "deadline":
+            for entry in [*self._far.take_turned(now), *self._near.take_turned(now)]:
+                if not entry.resumed:
+                    self.remove(entry.id)
+                    gone.append((entry, "late"))
         return gone
 
     def next_event(self, now: float, no_pod_since: float | None) -> float | None:
-        """When to look again even if nothing else happens: the next expiry or end of a retry's pause."""
-        times = [min(entry.deadline, self._no_pod_expiry(entry, no_pod_since)) for entry in self]
-        times += [entry.avoid_until for entry in self if entry.avoid_until > now]
-        return min(times, default=None)
+        """When to look again even if nothing else happens: an expiry, the end of a pause, the end of patience."""
+        times = [self._head(self._timeouts)]
+        if no_pod_since is not None:
+            times.append(max(self._head(self._arrivals), no_pod_since) + self.limits.wait_for_pods_seconds)
+        times.append(self._head(self._pauses))
+        if self._parked_order:
+            parked_at = self._places[next(iter(self._parked_order))].parked_at
+            if parked_at is not None and parked_at + self.law.pass_seconds > now:
+                times.append(parked_at + self.law.pass_seconds)
+        if self.law.sheds_late and self.law.order == "deadline":
+            times += [self._far.next_turn(), self._near.next_turn()]
+        soonest = min(times)
+        return soonest if soonest < inf else None
 
-    def _no_pod_expiry(self, entry: Waiting, no_pod_since: float | None) -> float:
-        if no_pod_since is None:
-            return float("inf")
-        return max(entry.arrived, no_pod_since) + self.limits.wait_for_pods_seconds
+    def slack(self, now: float) -> SlackHistogram:
+        """Requests and tokens by time to their objective."""
+        return self._slack.histogram(now)
+
+    def entries(self) -> Iterator[Waiting]:
+        """All that wait, by arrival at this queue."""
+        return (place.entry for place in self._places.values())
+
+    def retry_after_seconds(self, now: float) -> int:
+        """Until what waits now is served at the rate measured, at least 1."""
+        seconds = self.drain.seconds_for(self.tokens, now)
+        return max(1, min(MAX_RETRY_AFTER_SECONDS, ceil(seconds if seconds is not None else 1.0)))
+
+    def _check_bounds(self, entry: Waiting, now: float, pods: bool) -> None:
+        reason: RefusalReason = "queue_full" if pods else "no_pod"
+        if len(self) >= self.limits.max_requests:
+            text = f"{len(self)} requests wait already, which is the limit"
+        elif self.tokens + entry.tokens > self.limits.max_tokens and self._places:
+            text = f"{self.tokens} prompt tokens wait already and the limit is {self.limits.max_tokens}"
+        else:
+            if not pods or (self.law.order == "deadline" and now < entry.late_at < inf):
+                return  # it goes before all that is late already
+            seconds = self.drain.seconds_for(self.tokens, now)
+            if seconds is None or seconds < HOPELESS * (entry.timeout_at - now):
+                return
+            reason = "backlog"
+            text = f"what waits takes {seconds:.0f} s and the request's timeout is {entry.timeout_at - now:.0f} s"
+        retry_after_seconds = self.retry_after_seconds(now)
+        raise QueueFull(f"{text}; try again in {retry_after_seconds} s", reason, retry_after_seconds)
+
+    def _line(self, place: Place) -> Line:
+        return self._near if place.local else self._far
+
+    def _stand_again(self, item: tuple[float, int, str], now: float) -> None:
+        _, number, request_id = item
+        place = self._places.get(request_id)
+        if place is not None and place.number == number:
+            self._line(place).add(place.entry, number, now)
+
+    def _take(self, item: tuple[float, int, str], why: Expiry, gone: list[tuple[Waiting, Expiry]]) -> None:
+        _, number, request_id = item
+        place = self._places.get(request_id)
+        if place is not None and place.number == number:
+            self.remove(request_id)
+            gone.append((place.entry, why))
+
+    def _head(self, heap: list[tuple[float, int, str]]) -> float:
+        """Of those that are still here."""
+        while heap:
+            when, number, request_id = heap[0]
+            place = self._places.get(request_id)
+            if place is not None and place.number == number:
+                return when
+            heappop(heap)
+        return inf
+
+
+def _precedence(found: tuple[Rank, tuple[float, float, int], Waiting]) -> tuple[Rank, tuple[float, float, int]]:
+    return found[0], found[1]

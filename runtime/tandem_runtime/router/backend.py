@@ -19,8 +19,12 @@ from tandem_runtime.contracts.pod_protocol import (
     RouterHello,
     Submit,
 )
-from tandem_runtime.policy.choice import HEADROOM_TOKENS, Hold, Pair, PodSnapshot, choose_pair
-from tandem_runtime.policy.queue import QueueFull, Waiting, WaitingQueue
+from tandem_runtime.policy.choice import Hold, Pair
+from tandem_runtime.policy.dispatch import next_dispatch, next_look
+from tandem_runtime.policy.fleet import Fleet
+from tandem_runtime.policy.pods import HEADROOM_TOKENS, PodSnapshot
+from tandem_runtime.policy.queue import QueueFull, WaitingQueue
+from tandem_runtime.policy.waiting import Waiting
 from tandem_runtime.router.endpoints import Address
 from tandem_runtime.router.flight import Flight
 from tandem_runtime.router.link import PodLink
@@ -29,12 +33,16 @@ from tandem_runtime.router.settings import RouterSettings
 TURNED_AWAY = frozenset({Reason.OVERLOADED, Reason.DRAINING})
 """Reasons of pods that did not begin: the request goes back to the queue, as long as its timeout allows."""
 
+LEASE_CHECK_SECONDS = 0.5
+"""A lease that ends is no event: all pods are looked at again that often."""
+
 
 class RouterBackend:
     """The front's Backend. Runs on one event loop; `clock` is monotonic seconds."""
 
     def __init__(self, settings: RouterSettings, clock: Callable[[], float] = time.monotonic) -> None:
-        self.queue = WaitingQueue(settings.limits)
+        self.queue = WaitingQueue(settings.limits, settings.queue)
+        self.fleet = Fleet(settings.choice)
         self.links: dict[Address, PodLink] = {}
         self.retries: Counter[str] = Counter()
         """By kind: what made requests move to another pod."""
@@ -44,6 +52,8 @@ class RouterBackend:
         self._details: dict[str, dict[str, object]] = {}
         self._tasks: dict[Address, asyncio.Task[None]] = {}
         self._no_pod_since: float | None = clock()
+        self._stale: set[PodLink] = set()
+        self._leases_seen = clock()
         self._pod_context_tokens: int | None = None
         self._wake: asyncio.TimerHandle | None = None
         self._pump_scheduled = False
@@ -61,7 +71,7 @@ class RouterBackend:
         now = self._clock()
         flight = Flight(request, now, now + request.remaining_ms / 1000)
         try:
-            self.queue.add(flight.waiting())
+            self.queue.add(flight.waiting(), now, pods=self._no_pod_since is None)
         except QueueFull as full:
             yield Failed(request.id, 0, Reason.OVERLOADED, str(full), retryable=False)
             return
@@ -135,6 +145,7 @@ class RouterBackend:
         if link.hello is not None and link.hello.max_context_tokens:
             contexts = [other.hello.max_context_tokens for other in self.links.values() if other.hello is not None]
             self._pod_context_tokens = min(contexts)
+        self._stale.add(link)
         self._schedule_pump()
 
     def link_lost(self, link: PodLink, reason: str) -> None:
@@ -193,30 +204,43 @@ class RouterBackend:
             end = len(flight.emitted_ids)
             flight.events.put_nowait(Delta(flight.submit.id, flight.attempt, end, [], "", finish_reason="length"))
             return
-        self.queue.add(flight.waiting(avoid_until=self._clock() + self._settings.retry_pause_seconds))
+        now = self._clock()
+        self.queue.add(flight.waiting(avoid_until=now + self._settings.retry_pause_seconds), now)
         self._schedule_pump()
 
     def _pump(self) -> None:
         """Sends off what can go, in the queue's order, and ends what waited too long."""
         self._pump_scheduled = False
         now = self._clock()
-        pods = self.snapshots()
-        if any(pod.role in ("decode", "both") and pod.serves() for pod in pods):
+        self._refresh(now)
+        if self.fleet.decodes:
             self._no_pod_since = None
         elif self._no_pod_since is None:
             self._no_pod_since = now
         for entry, why in self.queue.expire(now, self._no_pod_since):
             self._expire(self._flights[entry.id], why, now)
-        for entry in self.queue:
-            found = choose_pair(pods, entry.tokens, entry.avoided(now))
-            if isinstance(found, Pair):
-                self._dispatch(self._flights[entry.id], found, now)
-                pods = self.snapshots()
-            elif found.reason in ("no_pod", "no_room"):
-                break  # strictly first in, first out: a large request is not overtaken for ever by small ones
-            elif found.reason == "too_large":
-                self._refuse_size(entry, found)
+        while (found := next_dispatch(self.queue, self.fleet, now)) is not None:
+            if found.pair is not None:
+                self._dispatch(self._flights[found.entry.id], found.pair, now)
+                self._refresh(now)
+            elif found.hold is not None:
+                self._refuse_size(found.entry, found.hold)
         self._set_timer(now)
+
+    def _refresh(self, now: float) -> None:
+        """Brings the choice up to date with the links that changed, and with all of them when leases may have ended."""
+        if now - self._leases_seen >= LEASE_CHECK_SECONDS:
+            self._leases_seen = now
+            self._stale.update(self.links.values())
+        for link in self._stale:
+            snapshot = link.snapshot(now)
+            if link.known_as and (snapshot is None or snapshot.incarnation != link.known_as):
+                self.fleet.drop(link.known_as)
+            link.known_as = ""
+            if snapshot is not None:
+                self.fleet.put(snapshot, now)
+                link.known_as = snapshot.incarnation
+        self._stale.clear()
 
     def _dispatch(self, flight: Flight, pair: Pair, now: float) -> None:
         by_incarnation = {link.hello.incarnation: link for link in self.links.values() if link.hello is not None}
@@ -227,7 +251,7 @@ class RouterBackend:
             flight.prefill_tokens = flight.tokens()
             flight.prefill_link.prefill_tokens += flight.prefill_tokens
             peer = peer_of(flight.prefill_link)
-        self.queue.remove(flight.submit.id)
+        self._stale.update({link} if flight.prefill_link is None else {link, flight.prefill_link})
         flight.link = link
         flight.pods.append(link.name() if peer is None else f"{peer.pod}+{link.name()}")
         flight.queued_seconds = flight.queued_seconds or now - flight.arrived
@@ -252,7 +276,6 @@ class RouterBackend:
         )
 
     def _refuse_size(self, entry: Waiting, hold: Hold) -> None:
-        self.queue.remove(entry.id)
         self._flights[entry.id].fail(
             Reason.CONTEXT_LENGTH,
             f"the request needs KV room for {entry.tokens + HEADROOM_TOKENS} tokens; "
@@ -263,12 +286,15 @@ class RouterBackend:
         self._count_prefilled(flight)
         if flight.link is not None:
             flight.link.flights.pop(flight.submit.id, None)
+            self._stale.add(flight.link)
             flight.link = None
 
     def _count_prefilled(self, flight: Flight) -> None:
         if flight.prefill_link is not None:
             flight.prefill_link.prefill_tokens = max(0, flight.prefill_link.prefill_tokens - flight.prefill_tokens)
+            self._stale.add(flight.prefill_link)
             flight.prefill_link = None
+            self._schedule_pump()
 
     def _schedule_pump(self) -> None:
         if not self._pump_scheduled:
@@ -279,7 +305,7 @@ class RouterBackend:
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None
-        when = self.queue.next_event(now, self._no_pod_since)
+        when = next_look(self.queue, self.fleet, now, self._no_pod_since)
         if when is not None:
             self._wake = asyncio.get_running_loop().call_later(max(0.0, when - now) + 0.001, self._pump)
 

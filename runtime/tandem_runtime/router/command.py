@@ -19,7 +19,7 @@ from tandem_runtime.contracts.durations import parse_duration
 from tandem_runtime.contracts.flags import parse_count, parse_port
 from tandem_runtime.contracts.token_file import TokenFile, TokenFileError
 from tandem_runtime.openai.front import FrontSettings
-from tandem_runtime.policy.queue import QueueLimits
+from tandem_runtime.policy.waiting import QueueLimits
 from tandem_runtime.router.app import Ports, PortTaken, RouterApp, serve
 from tandem_runtime.router.settings import RouterSettings
 from tandem_runtime.telemetry.logs import configure_logging

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from tandem_runtime.contracts.pod_protocol import Delta, Failed, PrefillPeer, Submit
-from tandem_runtime.policy.queue import Waiting
+from tandem_runtime.policy.waiting import Waiting
 
 if TYPE_CHECKING:
     from tandem_runtime.router.link import PodLink
@@ -54,6 +54,7 @@ class Flight:
             self.deadline,
             self.tokens(),
             resumed=self.attempt > 0,
+            streaming=bool(self.emitted_ids),
             avoid=self.failed_at,
             avoid_until=avoid_until,
         )

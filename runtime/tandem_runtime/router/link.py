@@ -13,7 +13,7 @@ import msgspec
 
 from tandem_runtime.contracts import pod_protocol as wire
 from tandem_runtime.contracts.framing import FrameError, pack
-from tandem_runtime.policy.choice import PodSnapshot
+from tandem_runtime.policy.pods import PodSnapshot
 from tandem_runtime.router.endpoints import Address
 from tandem_runtime.router.frames import FrameParser
 from tandem_runtime.router.settings import LinkSettings
@@ -64,6 +64,8 @@ class PodLink:
         self.prefill_tokens = 0
         """Prompt tokens that we sent here as to a prefill pod and that have no first output token yet."""
         self.problem = "not connected yet"
+        self.known_as = ""
+        """Incarnation under which the choice of pods knows it."""
         self._own_hello = hello
         self._settings = settings
         self._events = events

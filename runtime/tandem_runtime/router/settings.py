@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tandem_runtime.contracts.token_file import TokenSource
-from tandem_runtime.policy.queue import QueueLimits
+from tandem_runtime.policy.fleet import ChoiceLaw
+from tandem_runtime.policy.waiting import QueueLaw, QueueLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class RouterSettings:
     max_context_tokens: int | None = None
     """What prompt and answer may take; pods may allow less."""
     limits: QueueLimits = field(default_factory=QueueLimits)
+    queue: QueueLaw = field(default_factory=QueueLaw)
+    choice: ChoiceLaw = field(default_factory=ChoiceLaw)
     links: LinkSettings = field(default_factory=LinkSettings)
     max_attempts: int = 5
     """Failures that one request may outlive; a request that kills every pod must not go round for ever."""

@@ -14,7 +14,7 @@ import aiohttp
 import msgspec
 from tandem_runtime.contracts.endpoints import Endpoints, PodEndpoint, ServiceEndpoint
 from tandem_runtime.openai.front import FrontSettings
-from tandem_runtime.policy.queue import QueueLimits
+from tandem_runtime.policy.waiting import QueueLimits
 from tandem_runtime.router.app import Ports, RouterApp
 from tandem_runtime.router.settings import LinkSettings, RouterSettings
 from tandem_runtime.text.tokenizer import load_tokenizer

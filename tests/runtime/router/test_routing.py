@@ -12,7 +12,7 @@ from tandem_runtime.contracts import pod_protocol as wire
 from tandem_runtime.contracts.endpoints import Endpoints, PodEndpoint, ServiceEndpoint
 from tandem_runtime.contracts.framing import FrameError, pack
 from tandem_runtime.contracts.sampling import Sampling
-from tandem_runtime.policy.queue import QueueLimits
+from tandem_runtime.policy.waiting import QueueLimits
 from tandem_runtime.router.flight import Flight
 from tandem_runtime.text.byte_tokenizer import ByteTokenizer
 
