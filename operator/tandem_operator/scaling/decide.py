@@ -8,15 +8,17 @@ from __future__ import annotations
 import math
 
 import msgspec
-from tandem_runtime.contracts.coefficients import Coefficients
 
-from tandem_operator.scaling.bins import learn_noise
+from tandem_operator.scaling.bins import learn_noise, window
 from tandem_operator.scaling.couple import Bounded, gpus_of, within_bounds, within_budget
 from tandem_operator.scaling.decision import Decision, Explanation, Targets
-from tandem_operator.scaling.demand import Demand, learn_output, measure
+from tandem_operator.scaling.demand import AGES, Demand, learn_output, measure
 from tandem_operator.scaling.explain import explain
+from tandem_operator.scaling.forecast import learn_season
 from tandem_operator.scaling.hold import hold_seconds, step
+from tandem_operator.scaling.law import Law
 from tandem_operator.scaling.lead import lead_seconds, learn_growth, learn_startups
+from tandem_operator.scaling.learn import age_ratio, coefficients_of, learn_coefficients
 from tandem_operator.scaling.observation import Observation, Role
 from tandem_operator.scaling.pools import Need, capacity_per_s, need, share_of_load
 from tandem_operator.scaling.settings import Settings
@@ -34,9 +36,10 @@ def decide(settings: Settings, state: State, observation: Observation, now: floa
         return Decision(current, msgspec.structs.replace(state, targets=current), frozen)
     state, reading = perceive(settings, state, observation, now)
     lead_s = lead_seconds(state.started, settings)
-    demand = measure(state, reading, settings, lead_s, 0.0)
-    prefill, decode = settings.prefill.coefficients, settings.decode.coefficients
-    asked = _needs(demand, settings, prefill, decode)
+    season, season_per_s = learn_season(state, lead_s, settings.law)
+    state = msgspec.structs.replace(state, season=season)
+    demand = measure(state, reading, settings, lead_s, season_per_s)
+    asked = _needs(demand, settings, state)
     state, panic = _panic(state, asked[0], demand, settings, Targets(*ready), lead_s, now)
     wanted, down, reasons = _wanted(state, settings, observation, reading, demand, asked, current, now)
     moved = _move(state, settings, observation, reading, wanted, down, current, lead_s, panic, now)
@@ -68,6 +71,8 @@ def perceive(settings: Settings, state: State, observation: Observation, now: fl
     noise = state.noise
     if taken.seen is not None and state.seen is not None and taken.seen > state.seen:
         noise = learn_noise(noise, taken.bins, state.seen, taken.seen, law)
+    learned, pods = learn_coefficients(state, observation, pods, settings, now)
+    output_mean, output_square = learn_output(state, taken.added)
     arrived_at = now if reading.active or state.arrived_at is None else state.arrived_at
     if reading.load_quality != "Fresh":
         arrived_at = now
@@ -83,10 +88,20 @@ def perceive(settings: Settings, state: State, observation: Observation, now: fl
         awaited=awaited,
         noise=noise,
         arrived_at=arrived_at,
-        output_tokens_mean=learn_output(state, taken.completed, taken.output_tokens),
+        output_tokens_mean=output_mean,
+        output_square_mean=output_square,
+        learned=learned,
     )
     growth, due = learn_growth(state, lead_seconds(started, settings), law)
-    return msgspec.structs.replace(state, growth=growth, growth_due=due), reading
+    return msgspec.structs.replace(state, growth=growth, growth_due=due, ages=_ages(state, observation, law)), reading
+
+
+def _ages(state: State, observation: Observation, law: Law) -> tuple[float, ...]:
+    if state.seen is None or state.since is None:
+        return state.ages
+    recent = window(state.bins, state.since, state.seen, law.fast_s)
+    ratio = age_ratio(state, observation, recent.prompt_tokens / recent.requests) if recent.requests >= 1 else None
+    return (*state.ages, ratio if ratio is not None else 0.0)[-AGES:]
 
 
 def _count(observation: Observation, role: Role, ready: bool) -> int:
@@ -96,27 +111,27 @@ def _count(observation: Observation, role: Role, ready: bool) -> int:
     )
 
 
-def _needs(demand: Demand, settings: Settings, prefill: Coefficients, decode: Coefficients) -> tuple[Need, Need]:
-    """What load asks for, and at what a removal may stop: more load, less of the tail."""
+def _needs(demand: Demand, settings: Settings, state: State) -> tuple[Need, Need]:
+    """What load asks for, and at what a removal may stop: more load, slower steps, less of the tail."""
     law = settings.law
     backlog = demand.backlog_per_s(law)
     up = need(
         demand,
         settings,
-        prefill,
-        decode,
+        coefficients_of(state, settings, "prefill"),
+        coefficients_of(state, settings, "decode"),
         steady_per_s=demand.now_per_s,
         burst_per_s=demand.plan_per_s + backlog,
     )
-    deviation = math.sqrt(max(demand.slow_per_s, 0.0) * demand.dispersion_long / law.medium_s)
-    slow = max(demand.now_per_s, demand.slow_per_s * 0.9) + law.shrink_sigmas * deviation
+    base = max(demand.now_per_s, law.slow_share * demand.slow_per_s)
+    base += law.shrink_sigmas * math.sqrt(base * demand.dispersion_long / law.medium_s)
     down = need(
         demand,
         settings,
-        prefill,
-        decode,
-        steady_per_s=slow,
-        burst_per_s=max(slow, demand.plan_per_s) + backlog,
+        coefficients_of(state, settings, "prefill", cautious=True),
+        coefficients_of(state, settings, "decode", cautious=True),
+        steady_per_s=base,
+        burst_per_s=max(base * demand.growth, demand.plan_per_s) + backlog,
         tail=law.shrink_tail,
     )
     return up, down

@@ -136,8 +136,8 @@ def _demand(
         now_per_s=now,
         growth=min(max(growth, 1.0), law.growth_max) if law.lead_quantile else 1.0,
         season_per_s=season_per_s,
-        dispersion_short=max(short, 0.2),
-        dispersion_long=max(long, 0.2),
+        dispersion_short=max(short, 1.0),
+        dispersion_long=max(long, 1.0),
         mix=mix,
         target=target_of(settings, state, mix),
         salvageable=salvageable,
@@ -148,29 +148,65 @@ def _demand(
 
 
 def mix_of(state: State, sums: tuple[Sums, Sums, Sums]) -> Mix:
-    """Lengths: of the last seconds when enough came then, else of the last minute, else of the last minutes."""
-    prompts = next((s for s in sums if s.requests >= PRIOR_REQUESTS * 4), sums[2])
-    weight = PRIOR_REQUESTS if prompts.requests < PRIOR_REQUESTS * 4 else 0.0
-    count = prompts.requests + weight
-    prompt = (prompts.prompt_tokens + weight * PROMPT_PRIOR_TOKENS) / count if count > 0 else PROMPT_PRIOR_TOKENS
-    square = (prompts.squares + weight * 2 * PROMPT_PRIOR_TOKENS**2) / count if count > 0 else 2 * prompt**2
-    hit = prompts.cached_tokens / prompts.prompt_tokens if prompts.prompt_tokens > 0 else 0.0
+    """Lengths: of the last minute (of minutes when few came), unless the last seconds differ beyond chance."""
+    fast, medium, slow = sums
+    base = medium if medium.requests >= ENOUGH else slow
+    weight = PRIOR_REQUESTS if base.requests < ENOUGH else 0.0
+    count = base.requests + weight
+    prompt = (base.prompt_tokens + weight * PROMPT_PRIOR_TOKENS) / count if count > 0 else PROMPT_PRIOR_TOKENS
+    square = (base.squares + weight * 2 * PROMPT_PRIOR_TOKENS**2) / count if count > 0 else 2 * prompt**2
+    cached, tokens = base.cached_tokens, base.prompt_tokens
+    if fast.requests >= ENOUGH:
+        mean = fast.prompt_tokens / fast.requests
+        chance = math.sqrt(max(square - prompt**2, prompt**2 * 0.01) / fast.requests)
+        if abs(mean - prompt) > LENGTH_SIGMAS * chance:
+            prompt, square = mean, fast.squares / fast.requests
+            cached, tokens = fast.cached_tokens, fast.prompt_tokens
+    hit = cached / tokens if tokens > 0 else 0.0
     return Mix(
         prompt_tokens=prompt,
         new_tokens=prompt * (1 - min(max(hit, 0.0), 1.0)),
         square=max(square, prompt**2),
-        output_tokens=max(state.output_tokens_mean or OUTPUT_PRIOR_TOKENS, 1.0),
+        output_tokens=max(state.output_tokens_mean or OUTPUT_PRIOR_TOKENS, 1.0) * longer(state),
     )
 
 
-def learn_output(state: State, added_requests: float, added_tokens: float) -> float:
-    """Mean of completed requests, fading with the number that complete."""
-    if added_requests <= 0:
-        return state.output_tokens_mean
+ENOUGH = 20.0
+"""Requests whose mean length says something."""
+LENGTH_SIGMAS = 4.0
+"""A change of lengths is believed from this far on: lengths have heavier tails than the normal distribution."""
+
+
+def longer(state: State) -> float:
+    """Factor by which answers that still run say that answers became longer; 1 unless all last looks say so."""
+    if len(state.ages) < AGES:
+        return 1.0
+    ratio = min(state.ages) / AGE_NOISE
+    return min(max(ratio, 1.0), AGE_MOST)
+
+
+AGES = 3
+"""Looks that must agree: a change of prompts passes for old answers until the last old one has ended."""
+AGE_NOISE = 1.3
+"""Below this, age says nothing: pages are rounded up, and lengths vary."""
+AGE_MOST = 30.0
+
+
+def learn_output(state: State, added: Sums) -> tuple[float, float]:
+    """Mean and mean square of output tokens, of requests that completed; they fade with the number that complete."""
+    count, tokens, squares = added.completed, added.output_tokens, added.output_squares
+    if count <= 0:
+        return state.output_tokens_mean, state.output_square_mean
+    squares = max(squares, tokens * tokens / count)
     if state.output_tokens_mean <= 0:
-        return (added_tokens + PRIOR_REQUESTS * OUTPUT_PRIOR_TOKENS) / (added_requests + PRIOR_REQUESTS)
-    gain = 1 - math.exp(-added_requests / OUTPUT_MEMORY_REQUESTS)
-    return state.output_tokens_mean + gain * (added_tokens / added_requests - state.output_tokens_mean)
+        weight = count + PRIOR_REQUESTS
+        mean = (tokens + PRIOR_REQUESTS * OUTPUT_PRIOR_TOKENS) / weight
+        return mean, (squares + PRIOR_REQUESTS * 2 * OUTPUT_PRIOR_TOKENS**2) / weight
+    gain = 1 - math.exp(-count / OUTPUT_MEMORY_REQUESTS)
+    return (
+        state.output_tokens_mean + gain * (tokens / count - state.output_tokens_mean),
+        state.output_square_mean + gain * (squares / count - state.output_square_mean),
+    )
 
 
 OUTPUT_MEMORY_REQUESTS = 300.0

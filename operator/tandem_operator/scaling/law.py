@@ -92,8 +92,8 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     """The pool that remains after a removal must keep this share of the allowed tail, not all of it."""
     shrink_sigmas: float = 2.0
     """Removal reckons with load this many deviations of the slow rate above what was measured."""
-    shrink_step_sigmas: float = 1.64
-    """Removal reckons with the 95th percentile of the model's error."""
+    slow_share: float = 0.9
+    """Removal reckons with at least this share of the slow rate: a lull of a minute is no lower load."""
 
     convert_tokens: int = 512
     """Prompt tokens that a convertible decode pod adds to a step."""

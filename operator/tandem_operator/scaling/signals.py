@@ -157,9 +157,7 @@ class Taken(msgspec.Struct):
     bins: tuple[Bin, ...]
     since: float | None
     seen: float | None
-    arrived: float = 0.0
-    completed: float = 0.0
-    output_tokens: float = 0.0
+    added: Sums = Sums()
 
 
 def take_routers(state: State, observation: Observation, now: float, law: Law) -> Taken:
@@ -167,15 +165,13 @@ def take_routers(state: State, observation: Observation, now: float, law: Law) -
     marks = {name: mark for name, mark in state.routers.items() if now - mark.at <= max(law.missing_s, law.slow_s)}
     bins = state.bins
     mixes = dict(state.mixes)
-    arrived, completed, output_tokens = 0.0, 0.0, 0.0
+    total = Sums()
     for router in observation.routers:
         old = marks.get(router.router)
         new, added = _take_one(router, old, state, mixes, now)
         marks[router.router] = new
         if added is not None and old is not None and new.at > old.at:
-            arrived += added.requests
-            completed += added.completed
-            output_tokens += added.output_tokens
+            total = total.plus(added)
             bins = spread(bins, added, old.at, new.at, law)
     ages = [mark.at for mark in marks.values() if not mark.suspect]
     if not ages:
@@ -183,7 +179,7 @@ def take_routers(state: State, observation: Observation, now: float, law: Law) -
     newest = max(ages)
     seen = max(min(at for at in ages if at >= newest - law.fast_s), state.seen or -math.inf)
     since = seen if state.since is None else state.since
-    return Taken(marks, mixes, bins, since, seen, arrived, completed, output_tokens)
+    return Taken(marks, mixes, bins, since, seen, total)
 
 
 def _take_one(
@@ -292,8 +288,8 @@ def read(taken: Taken, pods: dict[str, PodMark], observation: Observation, now: 
         queue_tokens=sum(max(router.queue.tokens, 0) for router in observation.routers),
         queue_slack=_add_up([router.queue.slack_requests for router in observation.routers]),
         queue_slack_tokens=_add_up([router.queue.slack_tokens for router in observation.routers]),
-        active=taken.arrived > 0 or requests > 0 or running > 0,
-        arrived=taken.arrived,
+        active=taken.added.requests > 0 or requests > 0 or running > 0,
+        arrived=taken.added.requests,
     )
 
 

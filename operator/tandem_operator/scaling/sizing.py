@@ -133,7 +133,7 @@ class DecodeLoad(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def decode_load(rate_per_s: float, mix: Mix, batch: Batch, dispersion: float) -> DecodeLoad:
-    """Infinite servers: mean = rate x output tokens x step; arrivals of dispersion I give variance = mean (1 + I) / 2."""
+    """Infinite servers: mean = rate x output tokens x step; dispersion I of arrivals: variance = mean (1 + I) / 2."""
     mean = rate_per_s * mix.output_tokens * batch.step_s
     return DecodeLoad(occupancy=mean, deviation=math.sqrt(mean * (1 + max(dispersion, 1.0)) / 2), batch=batch)
 

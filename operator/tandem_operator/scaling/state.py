@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from tandem_operator.performance.calibration import Calibration
 from tandem_operator.scaling.decision import Targets
 from tandem_operator.scaling.observation import ClassCounters
 
@@ -65,6 +66,27 @@ class Startup(msgspec.Struct, frozen=True, array_like=True):
     """When the last of them became ready."""
 
 
+class Predictor(msgspec.Struct, frozen=True, array_like=True):
+    """How good a predictor was: comparisons, mean pinball loss."""
+
+    count: int = 0
+    loss: float = 0.0
+
+
+class Season(msgspec.Struct, frozen=True):
+    """The day as remembered, and the predictors' skill."""
+
+    slots: tuple[float, ...] = ()
+    """Rate by quarter of an hour of the day; -1: never seen."""
+    slot: int = -1
+    """Of the last look."""
+    due: tuple[tuple[float, float, float, float], ...] = ()
+    """(when, by trend, by yesterday, as it was)."""
+    trend: Predictor = Predictor()
+    day: Predictor = Predictor()
+    persistence: Predictor = Predictor()
+
+
 class PoolMemory(msgspec.Struct, frozen=True):
     """Of one pool: what was asked for lately, and what came of it."""
 
@@ -98,10 +120,16 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """Logarithm of the insured growth of load in one start-up."""
     growth_due: tuple[tuple[float, float], ...] = ()
     """(when to compare, prefill seconds per second then)."""
-    noise: tuple[float, float, float] = (1.0, 1.0, 0.0)
+    noise: tuple[float, float, float] = (1.0, 1.0, 30.0)
     """Dispersion of arrivals (variance over mean of counts) in 2 s and in 10 s, and the bins it was learned from."""
     output_tokens_mean: float = 0.0
     """Tokens generated per request; 0: none seen yet."""
+    output_square_mean: float = 0.0
+    ages: tuple[float, ...] = ()
+    """Of the last looks: how much older running answers are than known lengths let expect."""
+    learned: dict[str, Calibration] = {}
+    """Coefficients by role."""
+    season: Season = Season()
     prefill: PoolMemory = PoolMemory()
     decode: PoolMemory = PoolMemory()
     panics: int = 0

@@ -1,0 +1,117 @@
+"""What load may be one start-up from now: the trend of minutes and the day before. It may raise, never lower.
+
+Each predictor is held against persistence by its pinball loss; one that is not better is not listened to.
+"""
+
+from __future__ import annotations
+
+from tandem_operator.scaling.bins import window
+from tandem_operator.scaling.law import Law
+from tandem_operator.scaling.state import Predictor, Season, State
+
+DAY_S = 86400.0
+SLOTS = 96
+"""Quarters of an hour in a day."""
+QUANTILE = 0.8
+"""Being too low costs four times what being too high costs."""
+SKILL_GAIN = 0.02
+"""Weight of the newest comparison: the last fifty count."""
+SKILL_NEEDED = 0.9
+"""Loss over that of persistence below which a predictor is listened to."""
+COMPARE_PER_LEAD = 4
+TREND_DAMPING = 0.7
+"""Share of a trend that is expected to go on."""
+SLOT_GAIN = 0.4
+"""Weight of today in a slot's memory."""
+
+
+def pinball(actual: float, predicted: float) -> float:
+    """Loss of a quantile forecast."""
+    return QUANTILE * (actual - predicted) if actual >= predicted else (1 - QUANTILE) * (predicted - actual)
+
+
+def learn_season(state: State, lead_s: float, law: Law) -> tuple[Season, float]:
+    """The season after this look, and the rate that trusted predictors expect one start-up from now; 0: none."""
+    season, seen, since = state.season, state.seen, state.since
+    if not law.forecast or seen is None or since is None or seen - since < law.medium_s:
+        return season, 0.0
+    medium = window(state.bins, since, seen, law.medium_s)
+    rate = medium.requests / medium.seconds
+    slots = _remember(season, seen, rate)
+    predictions = (_trend(state, rate, lead_s, law), _yesterday(season, seen, rate, lead_s))
+    due, trend, day, still = list(season.due), season.trend, season.day, season.persistence
+    while due and due[0][0] <= seen:
+        _, by_trend, by_day, before = due.pop(0)
+        still = _score(still, rate, before)
+        trend = _score(trend, rate, by_trend)
+        if by_day >= 0:
+            day = _score(day, rate, by_day)
+    if not due or seen + lead_s - due[-1][0] >= lead_s / COMPARE_PER_LEAD:
+        due.append((seen + lead_s, predictions[0], predictions[1], rate))
+    season = Season(
+        slots=slots,
+        slot=_slot(seen),
+        due=tuple(due[-3 * COMPARE_PER_LEAD :]),
+        trend=trend,
+        day=day,
+        persistence=still,
+    )
+    trusted = [
+        value
+        for value, predictor in zip(predictions, (trend, day), strict=True)
+        if value >= 0 and is_trusted(predictor, still)
+    ]
+    return season, max(trusted, default=0.0)
+
+
+def is_trusted(predictor: Predictor, persistence: Predictor) -> bool:
+    """Compared often enough, and better than expecting what is."""
+    return predictor.count >= 10 and predictor.loss < SKILL_NEEDED * persistence.loss
+
+
+def _score(predictor: Predictor, actual: float, predicted: float) -> Predictor:
+    gain = max(1 / (predictor.count + 1), SKILL_GAIN)
+    loss = predictor.loss + gain * (pinball(actual, predicted) - predictor.loss)
+    return Predictor(min(predictor.count + 1, 1000), loss)
+
+
+def _slot(seconds: float) -> int:
+    return int(seconds % DAY_S / DAY_S * SLOTS)
+
+
+def _remember(season: Season, seen: float, rate: float) -> tuple[float, ...]:
+    """Slots with this moment added: the mean of the slot's day so far; a new day weighs SLOT_GAIN."""
+    slot = _slot(seen)
+    slots = list(season.slots) if season.slots else [-1.0] * SLOTS
+    old = slots[slot]
+    if old < 0:
+        slots[slot] = rate
+    else:
+        slots[slot] = old + (SLOT_GAIN if season.slot != slot else 0.01) * (rate - old)
+    return tuple(slots)
+
+
+def _yesterday(season: Season, seen: float, rate: float, lead_s: float) -> float:
+    """Now x the change that yesterday saw from this slot to that of one start-up later; -1: not known."""
+    if not season.slots:
+        return -1.0
+    here, there = _slot(seen), _slot(seen + lead_s)
+    now, then = season.slots[here], season.slots[there]
+    if now <= 0 or then < 0 or here == there:
+        return -1.0
+    return rate * min(then / now, 3.0)
+
+
+def _trend(state: State, rate: float, lead_s: float, law: Law) -> float:
+    """The slope from the slow window to the medium one, damped, for one start-up; -1: not known."""
+    seen, since = state.seen, state.since
+    if seen is None or since is None or seen - since < 2 * law.medium_s:
+        return -1.0
+    long = window(state.bins, since, seen, law.slow_s)
+    medium = window(state.bins, since, seen, law.medium_s)
+    rest_s = long.seconds - medium.seconds
+    if rest_s <= 0:
+        return -1.0
+    before = (long.requests - medium.requests) / rest_s
+    slope = (rate - before) / (long.seconds / 2)
+    return max(rate + TREND_DAMPING * slope * (lead_s + law.medium_s / 2), 0.0)

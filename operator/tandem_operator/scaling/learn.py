@@ -1,0 +1,97 @@
+"""What pods teach: coefficients from their engine steps, and how long answers are from what runs."""
+
+from __future__ import annotations
+
+import msgspec
+from tandem_runtime.contracts.coefficients import Coefficients, Decode, Prefill
+
+from tandem_operator.performance.calibration import Calibration, observe, start
+from tandem_operator.scaling.law import Law
+from tandem_operator.scaling.observation import Iteration, Observation, Role
+from tandem_operator.scaling.settings import Settings
+from tandem_operator.scaling.state import PodMark, State
+
+PER_POD = 16
+"""Steps learned from one pod and decision: the newest; neighbours say nearly the same."""
+GUESS = 3.0
+"""Without a roofline, coefficients begin at this many times what it would say: what a cautious person would guess."""
+
+
+def learn_coefficients(
+    state: State, observation: Observation, marks: dict[str, PodMark], settings: Settings, now: float
+) -> tuple[dict[str, Calibration], dict[str, PodMark]]:
+    """Calibrations by role, and the marks with what was learned from. Pods take turns when there are many."""
+    law = settings.law
+    learned: dict[str, Calibration] = {}
+    marks = dict(marks)
+    for role in ("prefill", "decode"):
+        old = state.learned.get(role)
+        prior = _prior(settings, role)
+        calibration = old if old is not None and old.prior == prior else start(prior)
+        if law.calibrate:
+            steps = _new_steps(observation, marks, role, now, law)
+            calibration = observe(calibration, steps) if steps else calibration
+        learned[role] = calibration
+    return learned, marks
+
+
+def _prior(settings: Settings, role: str) -> Coefficients:
+    prior = settings.prefill.coefficients if role == "prefill" else settings.decode.coefficients
+    if settings.law.use_prior:
+        return prior
+    p, d = prior.prefill, prior.decode
+    return msgspec.structs.replace(
+        prior,
+        prefill=Prefill(p.theta0_s * GUESS, p.theta1_s * GUESS, p.theta2_s * GUESS),
+        decode=Decode(d.phi0_s * GUESS, d.phi1_s * GUESS, d.phi2_s * GUESS),
+    )
+
+
+def _new_steps(observation: Observation, marks: dict[str, PodMark], role: str, now: float, law: Law) -> list[Iteration]:
+    """At most `calibration_iterations` steps that were not told before; `marks` is brought up to date."""
+    pods = [pod for pod in observation.pods if pod.role == role and pod.name in marks and pod.signals is not None]
+    if not pods:
+        return []
+    first = int(now / law.busy_s) % len(pods)
+    steps: list[Iteration] = []
+    for pod in pods[first:] + pods[:first]:
+        mark, signals = marks[pod.name], pod.signals
+        assert signals is not None
+        if signals.incarnation != mark.incarnation or signals.at < mark.at:
+            continue
+        fresh = min(max(signals.iterations_total - mark.iterations_total, 0), len(signals.iterations), PER_POD)
+        if fresh:
+            steps.extend(signals.iterations[-fresh:])
+        marks[pod.name] = msgspec.structs.replace(mark, iterations_total=signals.iterations_total)
+        if len(steps) >= law.calibration_iterations:
+            break
+    return steps
+
+
+def coefficients_of(state: State, settings: Settings, role: Role, cautious: bool = False) -> Coefficients:
+    """The best estimate, or what nine of ten steps stay below."""
+    calibration = state.learned.get(role)
+    if calibration is None:
+        return settings.prefill.coefficients if role == "prefill" else settings.decode.coefficients
+    samples = (calibration.prefill if role == "prefill" else calibration.decode).samples
+    return calibration.cautious if cautious and samples > 0 else calibration.coefficients
+
+
+def age_ratio(state: State, observation: Observation, prompt_tokens: float) -> float | None:
+    """Tokens that running answers have so far, over what their known lengths let expect; None: too few run.
+
+    Of answers of mean m and mean square s, those that run have s / 2m on average. More means that answers became
+    longer than any that has ended yet: the only early sign of it.
+    """
+    if state.output_tokens_mean <= 0 or state.output_square_mean <= 0:
+        return None
+    running = held = 0
+    for pod in observation.pods:
+        mark = state.pods.get(pod.name)
+        if pod.role == "decode" and pod.ready_since is not None and mark is not None:
+            running += mark.running
+            held += mark.kv_used_tokens
+    if running < 20:
+        return None
+    expected = max(state.output_square_mean / (2 * state.output_tokens_mean), 1.0)
+    return max(held / running - prompt_tokens, 0.0) / expected
