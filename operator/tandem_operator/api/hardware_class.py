@@ -14,6 +14,10 @@ KIND: Final = "HardwareClass"
 PLURAL: Final = "hardwareclasses"
 LABEL_HARDWARE_CLASS: Final = "tandem.dev/hardware-class"
 """Set on a node by hand it names the class, whatever else the node says: for devices that nothing labels."""
+LABEL_GKE_ACCELERATOR: Final = "cloud.google.com/gke-accelerator"
+GKE_SLICE_LABELS: Final = ("cloud.google.com/gke-gpu-partition-size", "cloud.google.com/gke-gpu-sharing-strategy")
+"""GKE names a slice or a share of a GPU by the whole one, and sets one of these beside it."""
+
 ABOUT: Final = f"about.{names.GROUP}/"
 """Prefix of annotations that say where the figures of a class come from: verified, source, price, note."""
 
@@ -154,9 +158,12 @@ class HardwareClassSpec(ApiModel):
 
     match: list[Match] = Field(
         default_factory=list,
-        description="Ways to recognise a node, the most telling first. A node that contradicts the class in memory,"
-        " compute capability or family, or whose devices are shared or partitioned, is not taken unless the label"
-        " value names just that. The node label tandem.dev/hardware-class: NAME always counts.",
+        description=(
+            "Ways to recognise a node, the most telling first: the first of these labels that a node has decides. A"
+            " node that contradicts the class in memory, compute capability or family, or whose devices are shared or"
+            " partitioned, is not taken unless the label value names just that. The node label"
+            " tandem.dev/hardware-class: NAME always counts."
+        ),
         max_length=64,
         json_schema_extra={"default": [], "x-kubernetes-list-type": "atomic"},
     )
@@ -272,9 +279,33 @@ class HardwareClass(ApiModel):
     spec: HardwareClassSpec
 
     @property
-    def ways(self) -> list[Match]:
-        """All ways to recognise a node, the label set by hand first."""
-        return [Match(label=LABEL_HARDWARE_CLASS, values=[self.name]), *self.spec.match]
+    def ways(self) -> dict[str, list[str]]:
+        """Values by label, the most telling label first, before all the one that is set by hand.
+
+        The first of these labels that a node has decides: an instance type says nothing where the driver spoke.
+        """
+        ways = {LABEL_HARDWARE_CLASS: [self.name]}
+        for match in self.spec.match:
+            ways.setdefault(match.label, []).extend(match.values)
+        return ways
+
+
+def node_selector_terms(source: HardwareClass) -> list[dict[str, Any]]:
+    """nodeSelectorTerms of a node affinity (any of them is enough) that hold for just the nodes of this class."""
+    terms: list[dict[str, Any]] = []
+    earlier: list[str] = []
+    for label, values in source.ways.items():
+        absent = [*earlier, *(GKE_SLICE_LABELS if label == LABEL_GKE_ACCELERATOR else ())]
+        terms.append(
+            {
+                "matchExpressions": [
+                    {"key": label, "operator": "In", "values": values},
+                    *({"key": other, "operator": "DoesNotExist"} for other in absent),
+                ]
+            }
+        )
+        earlier.append(label)
+    return terms
 
 
 def parse_hardware_class(body: dict[str, Any], strict: bool = False) -> HardwareClass:

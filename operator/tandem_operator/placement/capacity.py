@@ -66,6 +66,8 @@ class ClassCapacity(msgspec.Struct, frozen=True, kw_only=True):
     """Nodes that a node autoscaler may add (the class says so)."""
     creatable_devices: int = 0
     """Of one such node."""
+    stranded: int = 0
+    """Free devices on nodes of which others are taken: no replica of a whole node fits there."""
     groups: tuple[NodeGroup, ...] = ()
 
     @property

@@ -1,0 +1,48 @@
+"""Nodes and pods as placement sees them: plain values, whoever read them from wherever."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from tandem_operator.placement.capacity import Taint
+
+
+class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A node, as far as placement cares."""
+
+    name: str
+    labels: Mapping[str, str] = {}
+    devices: Mapping[str, int] = {}
+    """Allocatable extended resources; others than accelerators are ignored."""
+    ready: bool = True
+    cordoned: bool = False
+    taints: tuple[Taint, ...] = ()
+
+
+class PodFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A pod that is bound to a node and has not ended."""
+
+    key: str
+    """namespace/name."""
+    node: str
+    devices: Mapping[str, int] = {}
+    """Extended resources that it holds."""
+    owner: str = ""
+    """namespace/name of the InferenceDeployment that it belongs to; empty: somebody else's."""
+
+
+class Stranger(msgspec.Struct, frozen=True, kw_only=True):
+    """Devices that no class claims, by the name that their nodes give them."""
+
+    product: str
+    resource: str
+    verdict: str
+    reason: str
+    nodes: int
+    devices: int
+    example: str
+    """One of the nodes."""
+    template: str
+    """A HardwareClass to fill in."""

@@ -1,0 +1,110 @@
+"""Sums over the nodes of one hardware class, kept by adding and taking away what one node contributes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from tandem_operator.api.hardware_class import HardwareClass
+from tandem_operator.placement.capacity import ClassCapacity, NodeGroup, Taint, histogram
+
+
+class Group(NamedTuple):
+    """What nodes that take new pods may differ in."""
+
+    zone: str
+    domain: str
+    architecture: str
+    taints: tuple[Taint, ...]
+
+
+class Share(NamedTuple):
+    """What one node contributes to one class."""
+
+    name: str
+    resource: str
+    devices: int
+    cordoned: bool
+    unready: bool
+    memory: int
+    """Bytes of one device as the node tells it; 0: it does not."""
+    group: Group | None
+    """None: takes no new pods."""
+
+
+class Tally:
+    """Of one class. `add` and `remove` of the same values cancel each other."""
+
+    __slots__ = ("_cordoned", "_devices", "_groups", "_memory", "_sizes", "_unready", "_whole", "nodes")
+
+    def __init__(self) -> None:
+        self.nodes = self._devices = self._cordoned = self._unready = self._whole = 0
+        self._sizes: Counter[int] = Counter()
+        self._memory: Counter[int] = Counter()
+        self._groups: dict[Group, Counter[int]] = {}
+
+    def add(self, share: Share, free: int, sign: int = +1) -> None:
+        """A node of which `free` devices are free; with sign -1: it goes."""
+        self.nodes += sign
+        self._devices += sign * share.devices
+        self._cordoned += sign * share.cordoned
+        self._unready += sign * share.unready
+        count(self._sizes, share.devices, sign)
+        if share.memory:
+            count(self._memory, share.memory, sign)
+        self._add_free(share, free, sign)
+
+    def move(self, share: Share, before: int, after: int) -> None:
+        """The count of free devices of a node changes."""
+        self._add_free(share, before, -1)
+        self._add_free(share, after, +1)
+
+    def _add_free(self, share: Share, free: int, sign: int) -> None:
+        if share.group is None:
+            return
+        nodes = self._groups.setdefault(share.group, Counter())
+        count(nodes, free, sign)
+        if not nodes:
+            del self._groups[share.group]
+        if free == share.devices:
+            self._whole += sign * free
+
+    def copy(self) -> Tally:
+        """One that can be changed without this one."""
+        other = Tally()
+        other.nodes, other._devices, other._whole = self.nodes, self._devices, self._whole
+        other._cordoned, other._unready = self._cordoned, self._unready
+        other._sizes, other._memory = self._sizes.copy(), self._memory.copy()
+        other._groups = {group: nodes.copy() for group, nodes in self._groups.items()}
+        return other
+
+    def capacity(self, name: str, source: HardwareClass | None) -> ClassCapacity:
+        """As a value, with what a node autoscaler may add by the class's word."""
+        autoscaling = source.spec.autoscaling if source else None
+        capacity = ClassCapacity(
+            name=name,
+            nodes=self.nodes,
+            devices=self._devices,
+            cordoned_nodes=self._cordoned,
+            unready_nodes=self._unready,
+            largest_node=max(self._sizes, default=0),
+            memory_bytes=min(self._memory, default=None),
+            creatable_nodes=autoscaling.max_nodes if autoscaling else 0,
+            creatable_devices=(source.spec.devices_per_node or 0) if source and autoscaling else 0,
+            groups=tuple(_group(group, nodes) for group, nodes in sorted(self._groups.items())),
+        )
+        return msgspec.structs.replace(capacity, stranded=capacity.free - self._whole)
+
+
+def _group(group: Group, nodes: Mapping[int, int]) -> NodeGroup:
+    return NodeGroup(**group._asdict(), free=histogram(nodes.items()))
+
+
+def count(counts: Counter[int], value: int, sign: int) -> None:
+    """Adds or takes away one; what is 0 is not kept."""
+    counts[value] += sign
+    if not counts[value]:
+        del counts[value]
