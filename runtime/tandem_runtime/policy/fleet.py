@@ -50,7 +50,7 @@ class ChoiceLaw:
     def takes_more(self, pod: PodSnapshot, now: float) -> bool:
         """A prefill pod that would otherwise soon have nothing to do."""
         if pod.busy_until is not None:
-            return pod.busy_until - now < self.ahead_seconds
+            return now >= pod.busy_until - self.ahead_seconds  # as in opens_at: to the last bit
         return pod.waiting_tokens < self.ahead_tokens
 
 
@@ -76,6 +76,7 @@ class Fleet:
         self.reserved: tuple[str, str] | None = None
         """A pod's incarnation and the request that it is kept for."""
         self._decode_keys: list[DecodeKey] = []
+        self._sizes: dict[float, int] = {}
         self._groups: dict[str, dict[Coefficients | None, PrefillGroup]] = {}
 
     def put(self, pod: PodSnapshot, now: float) -> None:
@@ -98,7 +99,7 @@ class Fleet:
             index = bisect_left(self._decode_keys, decode_key)
             self._decode_keys.insert(index, decode_key)
             self.decodes.insert(index, pod)
-            self.largest_tokens = max(self.largest_tokens, pod.kv_total_tokens or inf)
+            self._count_size(pod.kv_total_tokens or inf, 1)
 
     def drop(self, incarnation: str) -> None:
         """Idempotent."""
@@ -114,8 +115,13 @@ class Fleet:
         else:
             index = _index(self.decodes, bisect_left(self._decode_keys, _decode_key(pod)), incarnation)
             del self._decode_keys[index], self.decodes[index]
-            if (pod.kv_total_tokens or inf) >= self.largest_tokens:
-                self.largest_tokens = max((each.kv_total_tokens or inf for each in self.decodes), default=0.0)
+            self._count_size(pod.kv_total_tokens or inf, -1)
+
+    def _count_size(self, tokens: float, sign: int) -> None:
+        self._sizes[tokens] = self._sizes.get(tokens, 0) + sign
+        if not self._sizes[tokens]:
+            del self._sizes[tokens]
+        self.largest_tokens = max(self._sizes, default=0.0)
 
     def decode_order(self) -> Iterator[PodSnapshot] | Sequence[PodSnapshot]:
         """Serving decode pods, those to be preferred first."""

@@ -1,0 +1,183 @@
+"""Queue and choice together: who goes where next, who may pass whom, and that everybody gets served."""
+
+from __future__ import annotations
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tandem_runtime.contracts.coefficients import read_coefficients
+from tandem_runtime.policy.dispatch import next_dispatch, next_look
+from tandem_runtime.policy.fleet import ChoiceLaw, Fleet
+from tandem_runtime.policy.pods import HEADROOM_TOKENS, PodSnapshot
+from tandem_runtime.policy.queue import WaitingQueue
+from tandem_runtime.policy.waiting import QueueLaw, QueueLimits, Waiting
+
+H100 = read_coefficients("h100-sxm")
+
+
+def decode(name: str, **facts: object) -> PodSnapshot:
+    base = PodSnapshot(name, "decode", "rev1", f"{name}-1", ready=True, kv_total_tokens=10_000)
+    return msgspec.structs.replace(base, **facts)
+
+
+def prefill(name: str, **facts: object) -> PodSnapshot:
+    return msgspec.structs.replace(decode(name, kv_total_tokens=1 << 30), role="prefill", **facts)
+
+
+def fleet_of(*pods: PodSnapshot, **law: object) -> Fleet:
+    fleet = Fleet(ChoiceLaw(**law))  # type: ignore[arg-type]
+    for pod in pods:
+        fleet.put(pod, 0.0)
+    return fleet
+
+
+def queue_of(*sizes: int, **law: object) -> WaitingQueue:
+    queue = WaitingQueue(law=QueueLaw(**law))  # type: ignore[arg-type]
+    for index, tokens in enumerate(sizes):
+        queue.add(Waiting(f"r{index}", index / 1000, 600.0, tokens), 0.0)
+    return queue
+
+
+def send(queue: WaitingQueue, fleet: Fleet, now: float) -> list[tuple[str, str]]:
+    """All that can go now; pods keep what they get."""
+    sent = []
+    while (found := next_dispatch(queue, fleet, now)) is not None:
+        if found.pair is None:
+            sent.append((found.entry.id, "never"))
+            continue
+        pod = found.pair.decode
+        used = pod.kv_used_tokens + found.entry.tokens + HEADROOM_TOKENS
+        fleet.put(msgspec.structs.replace(pod, kv_used_tokens=used, running=pod.running + 1), now)
+        if (peer := found.pair.prefill) is not None:
+            busy_until = max(now, peer.busy_until or 0.0) + peer.prompt_seconds(found.entry.tokens)
+            waiting_tokens = peer.waiting_tokens + (0 if peer.coefficients else found.entry.tokens)
+            fleet.put(msgspec.structs.replace(peer, busy_until=busy_until, waiting_tokens=waiting_tokens), now)
+        sent.append((found.entry.id, pod.pod))
+    return sent
+
+
+def free(fleet: Fleet, incarnation: str, tokens: int, now: float) -> None:
+    """One request of that size has left the pod."""
+    pod = fleet.pods[incarnation]
+    used = max(0, pod.kv_used_tokens - tokens)
+    fleet.put(msgspec.structs.replace(pod, kv_used_tokens=used, running=max(0, pod.running - 1)), now)
+
+
+def test_a_request_too_large_for_the_moment_lets_smaller_ones_pass() -> None:
+    fleet = fleet_of(decode("d", kv_used_tokens=5000, running=1))
+    queue = queue_of(8000, 1000, 1000)
+    assert send(queue, fleet, 0.0) == [("r1", "d"), ("r2", "d")]
+    assert len(queue) == 1
+    free(fleet, "d-1", 5000, 0.5)
+    assert send(queue, fleet, 0.5) == []
+    free(fleet, "d-1", 2000, 0.6)
+    assert send(queue, fleet, 0.6) == [("r0", "d")]
+
+
+def test_after_a_while_the_pod_with_the_most_room_is_kept_for_it_and_the_others_serve_on() -> None:
+    fleet = fleet_of(decode("full", kv_used_tokens=9000, running=9), decode("roomy", kv_used_tokens=5000, running=5))
+    queue = queue_of(8000, pass_seconds=1.0)
+    assert send(queue, fleet, 0.0) == []
+    assert next_look(queue, fleet, 0.0, None) == 1.0
+    for step in range(10):
+        queue.add(Waiting(f"small{step}", 1.0, 600.0, 700), 1.0)
+    assert send(queue, fleet, 1.5) == [("small0", "full")]
+    for _ in range(5):
+        free(fleet, "roomy-1", 1000, 2.0)
+    assert send(queue, fleet, 2.0)[0] == ("r0", "roomy")
+    free(fleet, "full-1", 3000, 2.5)
+    assert ("small3", "full") in send(queue, fleet, 2.5)
+
+
+def test_the_reservation_ends_with_the_request_or_the_pod_that_it_was_for() -> None:
+    fleet = fleet_of(decode("d", kv_used_tokens=5000, running=1), decode("e", kv_used_tokens=6000, running=1))
+    queue = queue_of(8000)
+    assert send(queue, fleet, 0.0) == []
+    assert send(queue, fleet, 1.5) == []
+    assert fleet.reserved == ("d-1", "r0")
+    fleet.drop("d-1")
+    assert send(queue, fleet, 1.6) == []
+    assert fleet.reserved == ("e-1", "r0")
+    queue.remove("r0")
+    queue.add(Waiting("small", 2.0, 600.0, 100), 2.0)
+    assert send(queue, fleet, 2.0) == [("small", "e")]
+    assert fleet.reserved is None
+
+
+def test_what_no_pod_will_ever_hold_is_told_apart_and_blocks_nobody() -> None:
+    assert send(queue_of(20_000, 100), fleet_of(decode("d")), 0.0) == [("r0", "never"), ("r1", "d")]
+
+
+def test_prefill_pods_get_little_more_than_they_can_start_so_that_the_order_is_made_late() -> None:
+    fleet = fleet_of(
+        decode("d", coefficients=H100, kv_total_tokens=1 << 30), prefill("p", coefficients=H100), ahead_seconds=0.1
+    )
+    queue = WaitingQueue()
+    for index in range(50):
+        queue.add(Waiting(f"r{index}", 0.0, 600.0, 1000, objective_at=10.0 - index / 10), 0.0)
+    first = send(queue, fleet, 0.0)
+    assert [name for name, _ in first] == ["r49", "r48", "r47"]
+    assert fleet.pods["p-1"].busy_until == 3 * H100.prefill_seconds(1000)
+    look = next_look(queue, fleet, 0.0, None)
+    assert look is not None
+    assert len(send(queue, fleet, look)) == 1, "at the very moment that was told"
+
+
+def test_requests_that_need_no_prefill_pod_do_not_wait_for_one() -> None:
+    fleet = fleet_of(decode("d"), prefill("p", waiting_tokens=1 << 20), short_tokens=64)
+    assert send(queue_of(1000, 64, 900, 10, short_tokens=64), fleet, 0.0) == [("r1", "d"), ("r3", "d")]
+
+
+def test_a_retry_waits_for_another_pod_and_meanwhile_blocks_nobody() -> None:
+    fleet = fleet_of(decode("d"))
+    queue = queue_of()
+    avoid = frozenset({"d-1"})
+    queue.add(Waiting("again", 0.0, 600.0, 10, resumed=True, streaming=True, avoid=avoid, avoid_until=0.5), 0.0)
+    queue.add(Waiting("new", 0.0, 600.0, 10), 0.0)
+    assert send(queue, fleet, 0.0) == [("new", "d")]
+    assert next_look(queue, fleet, 0.0, None) == 0.5
+    assert send(queue, fleet, 0.5) == [("again", "d")]
+
+
+def test_without_any_pod_all_wait_and_nothing_is_learned_about_the_speed_of_pods() -> None:
+    queue, fleet = queue_of(100, 100), fleet_of()
+    assert send(queue, fleet, 0.0) == []
+    assert send(queue, fleet, 100.0) == []
+    assert queue.drain.tokens_per_second(100.0) is None
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 9_900), st.integers(0, 20), st.sampled_from(["", "a", "b"])), min_size=1, max_size=60
+    ),
+    st.integers(1, 3),
+    st.booleans(),
+)
+def test_every_request_is_served_in_the_end_whatever_its_size_and_however_many_smaller_ones_come(
+    requests: list[tuple[int, int, str]], pods: int, packs: bool
+) -> None:
+    fleet = fleet_of(*[decode(f"d{index}") for index in range(pods)], packs=packs)
+    queue = WaitingQueue(QueueLimits(max_requests=1000), QueueLaw(pass_seconds=2.0))
+    running: list[tuple[float, str, int]] = []
+    served: list[str] = []
+    now = 0.0
+    while len(served) < len(requests):
+        index = int(now * 2)
+        if index < len(requests) and f"r{index}" not in queue and f"r{index}" not in served:
+            tokens, slack, tenant = requests[index]
+            queue.add(Waiting(f"r{index}", now, 1e9, tokens, objective_at=now + slack, tenant=tenant), now)
+        for ends, incarnation, tokens in [each for each in running if each[0] <= now]:
+            running.remove((ends, incarnation, tokens))
+            free(fleet, incarnation, tokens, now)
+        while (found := next_dispatch(queue, fleet, now)) is not None:
+            assert found.pair is not None
+            pod = found.pair.decode
+            used = pod.kv_used_tokens + found.entry.tokens + HEADROOM_TOKENS
+            assert used <= pod.kv_total_tokens
+            fleet.put(msgspec.structs.replace(pod, kv_used_tokens=used, running=pod.running + 1), now)
+            running.append((now + 3.0, pod.incarnation, found.entry.tokens + HEADROOM_TOKENS))
+            served.append(found.entry.id)
+        now += 0.5
+        assert now < 1000, "somebody starves"
+    assert len(set(served)) == len(requests)
