@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from tandem_runtime.contracts.coefficients import Coefficients
 
+from tandem_operator.scaling.observation import Warmth
 from tandem_operator.scaling.settings import Settings
 from tandem_operator.simulation.workload import Request, Workload
 
@@ -19,6 +20,8 @@ class Startup:
     image_s: float = 15.0
     weights_s: float = 75.0
     warmup_s: float = 15.0
+    warmth: Warmth = "cold"
+    """What such a start is called in an Observation."""
     spread: float = 0.1
     """Sigma of the logarithm of each part; 0: always the median."""
 
@@ -78,6 +81,8 @@ class Scenario:
     settings: Settings
     fleet: Fleet
     metrics: Metrics = Metrics()
+    ttft_solo_factor: float = 0.0
+    """A prompt's first token is in time after so many times its prefill alone, if the class's bound is shorter."""
     prefill_start: int = 3
     decode_start: int = 2
     """Pods that are ready at time 0."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from random import Random
 from typing import Protocol
+
+from tandem_operator.simulation.arrivals import Rate, arrivals
+from tandem_operator.simulation.lengths import Lengths
 
 
 @dataclass(slots=True)
@@ -36,3 +40,21 @@ class Workload(Protocol):
 
     def requests(self, seed: int) -> Iterator[Request]:
         """In order of arrival, from time 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Synthetic:
+    """Requests made from a rate, the unevenness of its gaps, and a law of lengths."""
+
+    rate: Rate
+    lengths: Lengths
+    end_s: float
+    cv: float = 1.0
+    block_tokens: int = 0
+
+    def requests(self, seed: int) -> Iterator[Request]:
+        """In order of arrival, from time 0."""
+        times, lengths = Random(f"{seed} arrivals"), Random(f"{seed} lengths")
+        for t_s in arrivals(self.rate, self.end_s, times, self.cv):
+            prompt_tokens, output_tokens = self.lengths.draw(lengths, t_s)
+            yield Request(t_s, prompt_tokens, output_tokens)

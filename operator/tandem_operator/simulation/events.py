@@ -1,0 +1,29 @@
+"""Virtual time: callbacks in order of time, ties in order of scheduling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
+from typing import Any
+
+
+class Events:
+    """The clock of a run. What is scheduled is not taken back: who may change his mind checks when called."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._heap: list[tuple[float, int, Callable[[Any], None], Any]] = []
+        self._order = count()
+
+    def at(self, when: float, call: Callable[[Any], None], argument: Any = None) -> None:
+        """Never before `now`."""
+        heappush(self._heap, (max(when, self.now), next(self._order), call, argument))
+
+    def run_until(self, end: float) -> None:
+        """Everything up to and including `end`, at which the clock then stands."""
+        heap = self._heap
+        while heap and heap[0][0] <= end:
+            self.now, _, call, argument = heappop(heap)
+            call(argument)
+        self.now = end

@@ -1,0 +1,186 @@
+"""Pods come and go: devices are granted, pods start, drain without loss, are killed at grace; all of it is billed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from math import exp
+from random import Random
+from typing import NamedTuple
+
+from tandem_operator.simulation.decode import DecodePod
+from tandem_operator.simulation.events import Events
+from tandem_operator.simulation.prefill import PrefillPod
+from tandem_operator.simulation.scenario import Startup
+
+AnyPod = PrefillPod | DecodePod
+
+
+class Bill(NamedTuple):
+    """One pod's stay on its devices."""
+
+    role: str
+    gpus: int
+    from_s: float
+    to_s: float
+
+
+class Pool:
+    """Pods of one role. `make` gives a new pod of a name."""
+
+    def __init__(self, role: str, make: Callable[[str], AnyPod]) -> None:
+        self.role = role
+        self.make = make
+        self.pods: list[AnyPod] = []
+        """All that are not gone, in order of creation."""
+        self.target = 0
+        self.made = 0
+
+
+class Supply:
+    """Both pools on one stock of devices. `changed` is called when pods that take work came or went."""
+
+    def __init__(
+        self,
+        events: Events,
+        pools: tuple[Pool, Pool],
+        startup: Startup,
+        gpus: int | None,
+        grace_s: float,
+        seed: int,
+        changed: Callable[[], None],
+        killed: Callable[[AnyPod], None],
+    ) -> None:
+        self.events = events
+        self.pools = pools
+        self.bills: list[Bill] = []
+        self.wasted: list[float] = []
+        """When a pod went that had not served anything."""
+        self.removed: list[float] = []
+        """When a pod was let go."""
+        self._startup = startup
+        self._gpus = gpus
+        self._used = 0
+        self._grace_s = grace_s
+        self._seed = seed
+        self._changed = changed
+        self._killed = killed
+        self._pending: deque[AnyPod] = deque()
+
+    @property
+    def grantable(self) -> int | None:
+        """Devices that nobody has been promised."""
+        if self._gpus is None:
+            return None
+        return max(0, self._gpus - self._used - sum(pod.gpus for pod in self._pending))
+
+    def begin(self, counts: tuple[int, int]) -> None:
+        """Pods that are ready before anything happens."""
+        for pool, count in zip(self.pools, counts, strict=True):
+            pool.target = count
+            for _ in range(count):
+                pod = self._make(pool)
+                self._used += pod.gpus
+                pod.created_s = pod.scheduled_s = pod.ready_s = self.events.now
+                pod.served = True
+
+    def scale(self, targets: tuple[int, int]) -> None:
+        """Frees before it asks, so that one pool's devices can become the other's."""
+        for pool, target in zip(self.pools, targets, strict=True):
+            pool.target = target
+            alive = [pod for pod in pool.pods if pod.draining_s < 0]
+            for pod in sorted(alive, key=_keep)[: max(0, len(alive) - target)]:
+                self._let_go(pod)
+        for pool, target in zip(self.pools, targets, strict=True):
+            alive = [pod for pod in pool.pods if pod.draining_s < 0]
+            for _ in range(target - len(alive)):
+                self._pending.append(self._make(pool))
+        self._grant()
+
+    def check_drained(self, pod: AnyPod) -> None:
+        """Called when work of the pod ended."""
+        if pod.draining_s >= 0 and pod.gone_s < 0 and pod.idle:
+            self._remove(pod)
+
+    def settle(self) -> None:
+        """End of the run: bills what is still there."""
+        for pool in self.pools:
+            for pod in pool.pods:
+                self._bill(pod)
+
+    def _make(self, pool: Pool) -> AnyPod:
+        pool.made += 1
+        pod = pool.make(f"{pool.role}-{pool.made:04d}")
+        pool.pods.append(pod)
+        return pod
+
+    def _grant(self) -> None:
+        while self._pending:
+            pod = self._pending[0]
+            if self._gpus is not None and self._used + pod.gpus > self._gpus:
+                return
+            self._pending.popleft()
+            self._used += pod.gpus
+            random = Random(f"{self._seed} start of {pod.name}")
+            node_s = self._draw(random, self._startup.node_s)
+            parts = (self._startup.image_s, self._startup.weights_s, self._startup.warmup_s)
+            start_s = sum(self._draw(random, part) for part in parts)
+            if node_s + start_s <= 0:
+                pod.scheduled_s = pod.ready_s = self.events.now
+                self._changed()
+            else:
+                self.events.at(self.events.now + node_s, self._schedule, (pod, start_s))
+
+    def _draw(self, random: Random, median_s: float) -> float:
+        return median_s * exp(self._startup.spread * random.gauss(0.0, 1.0))
+
+    def _schedule(self, what: tuple[AnyPod, float]) -> None:
+        pod, start_s = what
+        if pod.gone_s < 0:
+            pod.scheduled_s = self.events.now
+            self.events.at(self.events.now + start_s, self._become_ready, pod)
+
+    def _become_ready(self, pod: AnyPod) -> None:
+        if pod.gone_s < 0:
+            pod.ready_s = self.events.now
+            self._changed()
+
+    def _let_go(self, pod: AnyPod) -> None:
+        self.removed.append(self.events.now)
+        if not pod.served:
+            self.wasted.append(self.events.now)
+        pod.draining_s = self.events.now
+        if pod.ready_s < 0 or pod.idle:
+            self._remove(pod)
+        else:
+            self.events.at(self.events.now + self._grace_s, self._kill, pod)
+            self._changed()
+
+    def _kill(self, pod: AnyPod) -> None:
+        if pod.gone_s < 0:
+            self._remove(pod)
+            self._killed(pod)
+
+    def _remove(self, pod: AnyPod) -> None:
+        pod.gone_s = self.events.now
+        for pool in self.pools:
+            if pod in pool.pods:
+                pool.pods.remove(pod)
+        if pod in self._pending:
+            self._pending.remove(pod)
+        else:
+            self._used -= pod.gpus
+            self._grant()
+        self._bill(pod)
+        self._changed()
+
+    def _bill(self, pod: AnyPod) -> None:
+        if pod.scheduled_s >= 0:
+            self.bills.append(Bill(pod.role, pod.gpus, pod.scheduled_s, self.events.now))
+
+
+def _keep(pod: AnyPod) -> tuple[int, float, float]:
+    """Those to let go first come first: not scheduled, not ready, then the emptiest; the youngest of equals."""
+    stage = 0 if pod.scheduled_s < 0 else 1 if pod.ready_s < 0 else 2
+    load = (pod.waiting_tokens if isinstance(pod, PrefillPod) else pod.requests) if stage == 2 else 0
+    return (stage, load, -pod.created_s)
