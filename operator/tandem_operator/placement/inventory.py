@@ -57,6 +57,8 @@ class Inventory:
         self._pods: dict[str, PodFacts] = {}
         self._owned: dict[str, set[str]] = {}
         self._tallies: dict[str, Tally] = {}
+        self._answers: dict[tuple[int, int], tuple[Recognition, ...]] = {}
+        """By identity of shared labels and devices: nodes that say the same are the same."""
         self._shared: dict[tuple[tuple[str, str | int], ...], dict[str, Any]] = {}
         self._strangers: dict[tuple[str, str, str], set[str]] = {}
         self._capacities: dict[str, ClassCapacity] = {}
@@ -81,6 +83,7 @@ class Inventory:
         for node in self._nodes.values():
             self._retract(node)
         self._capacities.clear()
+        self._answers.clear()
         for node in self._nodes.values():
             self._enter(node)
         self.version += 1
@@ -213,7 +216,10 @@ class Inventory:
         told = node.facts
         if told is None:
             return
-        node.answers = self._recognizer.recognize(told.labels, told.devices)
+        says = (id(told.labels), id(told.devices))
+        if says not in self._answers:
+            self._answers[says] = self._recognizer.recognize(told.labels, told.devices)
+        node.answers = self._answers[says]
         shares = []
         for answer in node.answers:
             if answer.recognized:
