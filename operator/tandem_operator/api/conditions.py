@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 ACCEPTED: Final = "Accepted"
+PLACED: Final = "Placed"
 PREFILL_AVAILABLE: Final = "PrefillAvailable"
 DECODE_AVAILABLE: Final = "DecodeAvailable"
 ROUTER_AVAILABLE: Final = "RouterAvailable"
@@ -14,6 +15,7 @@ READY: Final = "Ready"
 
 TYPES: Final = (
     ACCEPTED,
+    PLACED,
     PREFILL_AVAILABLE,
     DECODE_AVAILABLE,
     ROUTER_AVAILABLE,
@@ -35,7 +37,14 @@ class Reason:
     REFUSED_BY_API_SERVER = "RefusedByApiServer"
     FORBIDDEN = "Forbidden"  # a quota, a policy or a missing right of the operator
 
+    # Placed
+    CHOSEN = "Chosen"
+    ANY_NODE = "AnyNode"  # no device is asked for: none is there, or the model is not known
+    AS_ASKED = "AsAsked"  # the model is not known, the user said how many devices
+    NO_FIT = "NoFit"  # nothing that the user allows can work
+
     # *Available
+    WAITING_FOR_CAPACITY = "WaitingForCapacity"  # Unschedulable, and placement knows that there is no room
     AVAILABLE = "Available"
     PODS_STARTING = "PodsStarting"
     NOT_CREATED = "NotCreated"

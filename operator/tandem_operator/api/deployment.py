@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -21,13 +22,14 @@ class InferenceDeployment:
     uid: str
     generation: int
     spec: InferenceDeploymentSpec
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def model_name(self) -> str:
         return self.spec.model.name or self.name
 
-    def revision_inputs(self, image: str) -> dict[str, str | int | None]:
-        """Everything that must match between prefill and decode pods."""
+    def revision_inputs(self, image: str, quantization: str = "None") -> dict[str, str | int | None]:
+        """Everything that must match between prefill and decode pods. `quantization`: the chosen one, if any was."""
         spec = self.spec
         emulated = spec.runtime.executor == "Emulated"
         return {
@@ -36,6 +38,8 @@ class InferenceDeployment:
             "executor": spec.runtime.executor,
             "hardwareClass": (spec.runtime.emulated or Emulated()).hardware_class if emulated else None,
             "image": image,
+            # Absent where it is not in use, so that revisions made before it existed stay what they are.
+            **({} if quantization == "None" else {"quantization": quantization}),
         }
 
 
@@ -66,6 +70,7 @@ def parse_deployment(body: dict[str, Any], strict: bool = False) -> InferenceDep
         uid=metadata.get("uid", ""),
         generation=metadata.get("generation", 0),
         spec=spec,
+        labels=metadata.get("labels") or {},
     )
 
 

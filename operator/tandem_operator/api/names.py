@@ -27,6 +27,9 @@ NAME_LIMIT: Final = LABEL_LIMIT - len("-prefill-") - REVISION_LENGTH
 ANNOTATION_REVISION_INPUTS: Final = "tandem.dev/revision-inputs"
 """On every pool: what its revision was made of, so that an operator upgrade keeps the image of a running one."""
 
+ANNOTATION_PLACEMENT: Final = "tandem.dev/placement"
+"""On every pool: the hardware that was chosen, as JSON. What runs is kept unless another choice is much better."""
+
 MAIN_CONTAINER: Final = "runtime"
 FETCH_CONTAINER: Final = "fetch"
 
@@ -45,6 +48,10 @@ def pool_service_name(name: str, role: str) -> str:
 
 def endpoints_name(name: str) -> str:
     return f"{name}-endpoints"
+
+
+def coefficients_name(name: str) -> str:
+    return f"{name}-coefficients"
 
 
 def token_name(name: str) -> str:

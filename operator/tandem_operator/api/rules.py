@@ -30,6 +30,10 @@ IMAGE_RULE: Final = rule(
     "!self.matches('[ \\t\\r\\n]')", "image must be a reference such as registry/name:tag, without blanks"
 )
 DURATION_RULE: Final = rule(f"self.matches('{DURATION}')", "must be a duration such as 30s, 2m or 1h30m")
+CLASS_NAME_RULE: Final = rule(
+    "self.matches('^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')",
+    "a class of requests is named by letters, digits and . _ - between them, such as interactive",
+)
 
 URI_RULES: Final = (
     rule(
@@ -63,7 +67,30 @@ TEMPLATE_LABELS_RULE: Final = rule(
     " selectors rely on them; choose another key",
 )
 
+POOL_RULES: Final = (
+    rule(
+        "!has(self.gpus) || !has(self.tensorParallel) || self.gpus % self.tensorParallel == 0",
+        "gpus must be a multiple of tensorParallel: every pipeline stage takes that many; remove one of the two",
+    ),
+)
+
+ONE_DEVICE: Final = (
+    "!has(self.{0}.gpus) || self.{0}.gpus == 1) && (!has(self.{0}.tensorParallel) || self.{0}.tensorParallel == 1"
+)
+
 SPEC_RULES: Final = (
+    rule(
+        "self.runtime.executor != 'Torch' || (("
+        + ") && (".join(ONE_DEVICE.format(role) for role in names.POOL_ROLES)
+        + "))",
+        "runtime.executor Torch of this version runs a replica on one device: remove gpus and tensorParallel above 1,"
+        " or set executor to Emulated",
+    ),
+    rule(
+        "self.runtime.executor != 'Torch' || self.model.quantization == 'None'",
+        "runtime.executor Torch of this version runs weights as the checkpoint stores them: set model.quantization to"
+        " None, or executor to Emulated",
+    ),
     rule(
         "self.runtime.executor != 'Torch' || (has(self.model.uri) && size(self.model.uri) > 0)",
         "model.uri is required with runtime.executor Torch; give one such as file:///models/tiny, or set executor to"

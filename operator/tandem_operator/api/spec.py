@@ -98,6 +98,54 @@ _TEMPLATE: Any = Field(
 )
 
 
+class Ttft(ApiModel):
+    """Bound of the time to the first token: base, and more for long prompts."""
+
+    base: str = Field(
+        description="For every prompt, such as 1s or 800ms.",
+        max_length=32,
+        json_schema_extra=rules.validations(rules.DURATION_RULE),
+    )
+    per_thousand_tokens: str | None = Field(
+        default=None,
+        description="Added per thousand prompt tokens, such as 60ms. Absent: nothing.",
+        max_length=32,
+        json_schema_extra=rules.validations(rules.DURATION_RULE),
+    )
+
+
+class Slo(ApiModel):
+    """Objectives of one class of requests."""
+
+    name: str = Field(
+        alias="class",
+        description="Name of the class.",
+        min_length=1,
+        max_length=63,
+        json_schema_extra=rules.validations(rules.CLASS_NAME_RULE),
+    )
+    ttft: Ttft = Field(description="Time from the whole request to the first token.")
+    tpot: str = Field(
+        description="Mean time per output token after the first, such as 50ms.",
+        max_length=32,
+        json_schema_extra=rules.validations(rules.DURATION_RULE),
+    )
+    attainment_percent: int = Field(
+        default=99,
+        description="Share of requests that must meet both.",
+        ge=50,
+        le=99,
+        json_schema_extra={"format": "int32"},
+    )
+
+
+MODEL_CONFIG_SCHEMA: dict[str, Any] = _free_object(
+    "The model's config.json, for placement where the operator cannot read it itself: from a claim, from an image, or"
+    " with executor Emulated, which loads no model. With hf:// and http(s):// it is read from there. Nothing is served"
+    " from it."
+)
+
+
 class Model(ApiModel):
     """The model that is served."""
 
@@ -128,15 +176,59 @@ class Model(ApiModel):
         json_schema_extra={"format": "int32"},
     )
 
+    config: dict[str, Any] | None = Field(default=None, json_schema_extra=MODEL_CONFIG_SCHEMA)
+    quantization: Literal["None", "Int8Dynamic", "Int8", "Int4", "FP8", "Auto"] = Field(
+        default="None",
+        description=(
+            "How weights are held. None: as the checkpoint stores them. Int8Dynamic: weights and activations in 8 bit;"
+            " Int8 and Int4: weights only; Auto: the cheapest that meets the objectives, never 4 bit. Executor Torch"
+            " of this version runs None and refuses the others; Emulated takes the time that each would."
+        ),
+    )
+
 
 class Pool(ApiModel):
     """One pool of model pods."""
+
+    model_config = ConfigDict(json_schema_extra=rules.validations(*rules.POOL_RULES))
 
     replicas: int = Field(
         default=1,
         description="How many pods. The operator owns the count of its Deployments: change it here, not there.",
         ge=1,
         le=1000,
+        json_schema_extra={"format": "int32"},
+    )
+    hardware_classes: list[str] = Field(
+        default_factory=list,
+        description=(
+            "HardwareClasses (kubectl get hardwareclasses) that the pods may run on. Absent: those that meet the"
+            " objectives at the lowest cost."
+        ),
+        max_length=16,
+        json_schema_extra={
+            "x-kubernetes-list-type": "set",
+            "items": {"type": "string", "minLength": 1, "maxLength": 63},
+        },
+    )
+    gpus: int | None = Field(
+        default=None,
+        description=(
+            "Devices of one pod, all on one node. Absent: the operator chooses, if it knows the model (see"
+            " model.config) and there are devices; else none, and the pods run on the CPU of any node."
+        ),
+        ge=1,
+        le=64,
+        json_schema_extra={"format": "int32"},
+    )
+    tensor_parallel: int | None = Field(
+        default=None,
+        description=(
+            "Devices that share every layer. Absent: the operator chooses. Executor Torch of this version runs 1 and"
+            " refuses more; Emulated takes the time that they would."
+        ),
+        ge=1,
+        le=64,
         json_schema_extra={"format": "int32"},
     )
     resources: Resources = _RESOURCES
@@ -197,6 +289,19 @@ class InferenceDeploymentSpec(ApiModel):
 
     model: Model = Field(
         default_factory=Model, description="The model that is served.", json_schema_extra={"default": {}}
+    )
+    slo: list[Slo] = Field(
+        default_factory=list,
+        description=(
+            "Objectives by class of requests; placement meets all of them. Absent: first token within 2s, 50ms per"
+            " token, for 99 % of requests."
+        ),
+        max_length=8,
+        json_schema_extra={
+            "default": [],
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["class"],
+        },
     )
     prefill: Pool = Field(
         default_factory=Pool,

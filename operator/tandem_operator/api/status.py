@@ -13,7 +13,7 @@ class Condition(ApiModel):
     """One statement about the deployment."""
 
     type: str = Field(
-        description="Accepted, {Prefill,Decode,Router}Available, Progressing, ReplicasOverridden or Ready."
+        description="Accepted, Placed, {Prefill,Decode,Router}Available, Progressing, ReplicasOverridden or Ready."
     )
     status: Literal["True", "False", "Unknown"] = Field(description="Whether the statement holds.")
     reason: str = Field(description="One word for programs.")
@@ -37,6 +37,49 @@ class PoolStatus(ApiModel):
     revision: str = Field(description="Revision of these pods.")
 
 
+class RejectedClass(ApiModel):
+    """A hardware class that was not taken."""
+
+    hardware_class: str = Field(alias="class", description="Name of the HardwareClass.")
+    reason: str = Field(description="Why, with the numbers.")
+
+
+class RolePlacement(ApiModel):
+    """Where the pods of one role go."""
+
+    hardware_class: str = Field(alias="class", description="HardwareClass that is preferred; empty: any node.")
+    classes: list[str] = Field(
+        default_factory=list,
+        description="All HardwareClasses whose nodes may take the pods, the preferred one first.",
+        json_schema_extra={"maxItems": 64},
+    )
+    resource: str = Field(default="", description="Extended resource that the pods request.")
+    gpus: int = Field(description="Devices of one pod.", json_schema_extra={"format": "int32"})
+    tensor_parallel: int = Field(description="Devices that share every layer.", json_schema_extra={"format": "int32"})
+    quantization: str = Field(default="None", description="How the weights are held.")
+    bound: str = Field(
+        default="", description="What keeps a replica from more: compute, bandwidth, memory, link or sequences."
+    )
+    why: str = Field(description="What it does at the objective, and by how much it beats the next.")
+    rejected: list[RejectedClass] = Field(
+        default_factory=list,
+        description="Other classes, and why they were not taken.",
+        json_schema_extra={"maxItems": 64},
+    )
+
+
+class Placement(ApiModel):
+    """Which hardware the pools run on, and why."""
+
+    prefill: RolePlacement | None = Field(default=None, description="The prefill pool.")
+    decode: RolePlacement | None = Field(default=None, description="The decode pool.")
+    ttft: str | None = Field(default=None, description="Predicted time to the first token without queueing.")
+    tpot: str | None = Field(default=None, description="Predicted time per output token at full batch.")
+    price_per_hour: str | None = Field(
+        default=None, description="Of both pools as they are now, in the currency of the HardwareClasses."
+    )
+
+
 class InferenceDeploymentStatus(ApiModel):
     """What the operator saw last."""
 
@@ -53,6 +96,7 @@ class InferenceDeploymentStatus(ApiModel):
     prefill: PoolStatus | None = Field(default=None, description="The prefill pool.")
     decode: PoolStatus | None = Field(default=None, description="The decode pool.")
     router: PoolStatus | None = Field(default=None, description="The router pods.")
+    placement: Placement | None = Field(default=None, description="Which hardware the pools run on, and why.")
     conditions: list[Condition] = Field(
         default_factory=list,
         description="Statements by type. Ready sums up; its reason and message say why not.",

@@ -9,6 +9,7 @@ from tandem_runtime.contracts.names import HTTP_PORT, INTERNAL_PORT, KV_PORT, ME
 
 from tandem_operator.api import names
 from tandem_operator.api.deployment import InferenceDeployment
+from tandem_operator.render.hardware import Hardware, coefficients_data
 from tandem_operator.render.pods import ENDPOINTS_KEY
 from tandem_operator.render.workloads import metadata
 
@@ -39,6 +40,16 @@ def endpoints(infd: InferenceDeployment) -> dict[str, Any]:
         "kind": "ConfigMap",
         "metadata": metadata(infd, names.endpoints_name(infd.name), names.common_labels(infd.name)),
         "data": {ENDPOINTS_KEY: content},
+    }
+
+
+def coefficients(infd: InferenceDeployment, hardware: Hardware) -> dict[str, Any]:
+    """`NAME-coefficients`: how fast emulated pods are, by role."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata(infd, names.coefficients_name(infd.name), names.common_labels(infd.name)),
+        "data": coefficients_data(hardware),
     }
 
 

@@ -11,6 +11,8 @@ from tandem_operator.api import names
 from tandem_operator.api.deployment import InferenceDeployment
 from tandem_operator.api.spec import Emulated, Pool
 from tandem_operator.config import RenderSettings
+from tandem_operator.render.hardware import ANY_NODE, Hardware, add_coefficients, coefficients_file
+from tandem_operator.render.placement import place, queue_label
 from tandem_operator.render.pods import (
     ENDPOINTS_FILE,
     ENDPOINTS_PATH,
@@ -72,7 +74,12 @@ def router_deployment(infd: InferenceDeployment, revision: str, image: str, sett
 
 
 def pool_deployment(
-    infd: InferenceDeployment, role: str, revision: str, image: str, settings: RenderSettings
+    infd: InferenceDeployment,
+    role: str,
+    revision: str,
+    image: str,
+    settings: RenderSettings,
+    hardware: Hardware = ANY_NODE,
 ) -> dict[str, Any]:
     """`NAME-ROLE-REVISION`: a revision never changes what its pods compute, so two of them can stand side by side."""
     pool: Pool = getattr(infd.spec, role)
@@ -81,7 +88,7 @@ def pool_deployment(
     arguments = [
         role,
         *_model_arguments(infd, source),
-        *_executor_arguments(infd),
+        *_executor_arguments(infd, role, hardware),
         "--pod-name", "$(POD_NAME)",
         "--address", "$(POD_IP)",
         "--revision", revision,
@@ -102,8 +109,15 @@ def pool_deployment(
         started_when="/readyz",
         settings=settings,
     )
-    inputs = json.dumps(infd.revision_inputs(image), sort_keys=True)
-    return deployment(
+    if role in hardware.coefficients:
+        add_coefficients(template, infd.name)
+    if placement := hardware.placements.get(role):
+        template = place(template, placement, infd.name, role, revision)
+    queue = queue_label(infd.labels)
+    template["metadata"]["labels"] |= queue
+    inputs = json.dumps(infd.revision_inputs(image, hardware.quantization), sort_keys=True)
+    record = {names.ANNOTATION_PLACEMENT: hardware.record} if hardware.record else {}
+    pool_object = deployment(
         infd,
         name=names.pool_name(infd.name, role, revision),
         role=role,
@@ -111,8 +125,10 @@ def pool_deployment(
         selector=names.selector_labels(infd.name, role, revision),
         replicas=pool.replicas,
         template=override_template(template, pool.template, role),
-        annotations={names.ANNOTATION_REVISION_INPUTS: inputs},
+        annotations={names.ANNOTATION_REVISION_INPUTS: inputs, **record},
     )
+    pool_object["metadata"]["labels"] |= queue
+    return pool_object
 
 
 def grace_seconds(override: dict[str, Any], owner: str, settings: RenderSettings) -> int:
@@ -143,10 +159,12 @@ def _model_arguments(infd: InferenceDeployment, source: ModelSource | None) -> l
     return [*arguments, "--max-context-tokens", str(limit)] if limit else arguments
 
 
-def _executor_arguments(infd: InferenceDeployment) -> list[str]:
+def _executor_arguments(infd: InferenceDeployment, role: str, hardware: Hardware) -> list[str]:
     runtime = infd.spec.runtime
     if runtime.executor == "Torch":
         return ["--executor", "torch"]
+    if role in hardware.coefficients:
+        return ["--executor", "emulated", "--coefficients", coefficients_file(role)]
     return ["--executor", "emulated", "--coefficients", (runtime.emulated or Emulated()).hardware_class]
 
 
