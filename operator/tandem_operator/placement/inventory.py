@@ -283,7 +283,7 @@ class Inventory:
             node = self._nodes[node_name]
             for share, free in zip(node.shares, node.free, strict=True):
                 if share.name == name:
-                    tally.move(share, free, min(free + devices, share.devices))
+                    tally.move(share, free, _free(node, share, returned=devices))
         return tally.capacity(name, self.classes.get(name))
 
 
@@ -308,8 +308,9 @@ def _share(told: NodeFacts, answer: Recognition) -> Share:
     )
 
 
-def _free(node: _Node, share: Share) -> int:
-    return max(share.devices - node.used.get(share.resource, 0), 0)
+def _free(node: _Node, share: Share, returned: int = 0) -> int:
+    """Not below 0: a device that failed is still held by its pod, yet no longer allocatable."""
+    return max(share.devices - node.used.get(share.resource, 0) + returned, 0)
 
 
 def _hard(taints: Iterable[Taint]) -> tuple[Taint, ...]:
