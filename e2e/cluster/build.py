@@ -1,4 +1,4 @@
-"""Programs made from Go modules, once: Kubernetes, CoreDNS, helm, the pause program.
+"""Programs made from Go modules, once: Kubernetes, CoreDNS, helm, kwok, the pause program.
 
 The result is cached by its content and the Go version. A killed build resumes where it was, from Go's own cache.
 """
@@ -70,6 +70,7 @@ KUBERNETES = Program("localkube", ".", 2881, 7 * GIB, (f"-ldflags={version_flags
 PAUSE = Program("pause", "./pause", 60, GIB // 4)
 COREDNS = Program("coredns", "github.com/coredns/coredns@v1.15.0", 1100, 3 * GIB)
 HELM = Program("helm", "helm.sh/helm/v4/cmd/helm@v4.2.4", 700, 2 * GIB)
+KWOK = Program("kwok", "sigs.k8s.io/kwok/cmd/kwok@v0.8.0", 800, 2 * GIB)  # plays nodes that are not there
 
 
 @functools.cache

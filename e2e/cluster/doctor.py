@@ -136,7 +136,8 @@ def examine() -> list[Finding]:
         remedy = "" if fine else f"apt-get install --yes {package.name}"
         findings.append(Finding(package.name, package.purpose, fine, "yes" if fine else "no", remedy))
     findings.append(check_disk(cache_folder()))
-    findings += [_examine_built(program) for program in (build.KUBERNETES, build.COREDNS, build.PAUSE, build.HELM)]
+    built = (build.KUBERNETES, build.COREDNS, build.PAUSE, build.HELM, build.KWOK)
+    findings += map(_examine_built, built)
     return [*findings, *_examine_kind()]
 
 
