@@ -71,13 +71,7 @@ def command(program: Path, kubeconfig: Path, folder: Path) -> list[str]:
         "node-port": 0,  # serves nothing: there are no logs and no shell
         "v": "WARN",
     }
-    return [
-        *with_parent,
-        "env",
-        f"HOME={folder}",
-        str(program),
-        *(f"--{name}={value}" for name, value in flags.items()),
-    ]
+    return [*with_parent, *home, str(program), *(f"--{name}={value}" for name, value in flags.items())]
 
 
 def count_ready(listing: str) -> int:
