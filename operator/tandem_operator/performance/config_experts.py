@@ -27,6 +27,8 @@ class FeedForward(msgspec.Struct, frozen=True, kw_only=True):
     """Parameters of all routed experts."""
     experts: int
     experts_active: int
+    biases: int = 0
+    """Of all routed experts, in families that have them; 16 bit whatever the matrices are."""
 
     @property
     def routed_active(self) -> int:
@@ -54,6 +56,7 @@ def feed_forward(fields: Fields, layers: int, hidden: int) -> FeedForward:
         routed=routed_layers * experts * matrices * hidden * size,
         experts=experts,
         experts_active=min(active, experts),
+        biases=routed_layers * experts * (2 * size + hidden) if fields.model_type == "gpt_oss" else 0,
     )
 
 

@@ -69,7 +69,7 @@ def read_shape(config: Mapping[str, Any], index: Mapping[str, Any] | None = None
         heads=fields.count("num_attention_heads", "n_head", "n_heads") if attended else 1,
         head_dim=head_dim(fields) if attended else 1,
         vocabulary=vocabulary,
-        parameters=shrunk + unshrunk + rest,
+        parameters=shrunk + unshrunk + rest + feed.biases,
         active_parameters=shrunk_active + unshrunk + rest - (0 if tied else embedding),
         linear_parameters=shrunk,
         active_linear_parameters=shrunk_active,
@@ -82,7 +82,7 @@ def read_shape(config: Mapping[str, Any], index: Mapping[str, Any] | None = None
             "max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length"
         ),
         tied_head=tied,
-        weight_bytes=_total_size(index) or round(shrunk * per_shrunk + (unshrunk + rest) * unit),
+        weight_bytes=_total_size(index) or round(shrunk * per_shrunk + (unshrunk + rest + feed.biases) * unit),
         stored_quantization=quantization,
         stored_bytes_per_parameter=unit,
     )

@@ -24,14 +24,16 @@ def fit_relative(rows: Sequence[Sequence[float]], values: Sequence[float]) -> tu
     weights = [1.0] * len(rows)
     coefficients: tuple[float, ...] = ()
     for _ in range(ROUNDS):
-        coefficients = non_negative(relative, weights)
+        coefficients = non_negative(relative, weights, coefficients)
         errors = (abs(_dot(row, coefficients) - 1.0) for row in relative)
         weights = [1.0 / max(error, LEAST_ERROR) for error in errors]
     return coefficients
 
 
-def non_negative(rows: Sequence[Sequence[float]], weights: Sequence[float]) -> tuple[float, ...]:
-    """Coefficients >= 0 that minimise the weighted squares of (prediction - 1)."""
+def non_negative(
+    rows: Sequence[Sequence[float]], weights: Sequence[float], start: Sequence[float] = ()
+) -> tuple[float, ...]:
+    """Coefficients >= 0 that minimise the weighted squares of (prediction - 1); `start`: where to begin."""
     count = len(rows[0])
     scale = [sum(w * row[i] * row[i] for row, w in zip(rows, weights, strict=True)) ** 0.5 for i in range(count)]
     used = [i for i in range(count) if scale[i] > 0]
@@ -40,7 +42,7 @@ def non_negative(rows: Sequence[Sequence[float]], weights: Sequence[float]) -> t
         for i in used
     ]
     aim = [sum(w * row[i] for row, w in zip(rows, weights, strict=True)) / scale[i] for i in used]
-    values = [0.0] * len(used)
+    values = [start[i] * scale[i] if start else 0.0 for i in used]
     for _ in range(SWEEPS):
         moved = 0.0
         for i, line in enumerate(gram):
