@@ -89,12 +89,41 @@ class LeaseSettings:
 
 
 @dataclass(frozen=True)
+class InventorySettings:
+    """Nodes, their devices, and what pods hold of them."""
+
+    enabled: bool = True
+    """Off where the operator may not read nodes: nothing is placed by hardware class then."""
+
+    hardware_classes_file: str = ""
+    """Classes to install, as the chart writes them; empty: those in the cluster are left as they are."""
+
+    settle_seconds: float = 1.0
+    """Changes are told on at this pace: a rollout of many pods is one change, and plans still follow in seconds."""
+
+    report_seconds: float = 5.0
+    """Status of hardware classes is written at most this often; metrics are exact whenever they are read."""
+
+    watch_seconds: int = 240
+    """A watch is renewed after this long, and one that is silent for longer is dead."""
+
+    retry_seconds: float = 2.0
+    retry_limit_seconds: float = 60.0
+    """After an error of the API server: 2 s, 4 s ... 1 min, then all is listed anew."""
+
+    nudge_seconds: float = 30.0
+    """An unknown device, new since the last look, is told about after this long: device plugins and labels take a
+    moment to come when a node is new."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """All of it."""
 
     render: RenderSettings = RenderSettings()
     loop: LoopSettings = LoopSettings()
     lease: LeaseSettings = LeaseSettings()
+    inventory: InventorySettings = InventorySettings()
     namespaces: tuple[str, ...] = ()
     """Watched namespaces; empty: all."""
 

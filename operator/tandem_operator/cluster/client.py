@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -13,7 +15,7 @@ import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
-from tandem_operator.api import names
+from tandem_operator.api import hardware_class, names
 from tandem_operator.reconcile.errors import ApiError
 from tandem_operator.reconcile.world import Notice, Object
 
@@ -30,7 +32,9 @@ RESOURCES: Final = {
     "Deployment": ("apis/apps/v1", "deployments"),
     "Event": ("apis/events.k8s.io/v1", "events"),
     "Lease": ("apis/coordination.k8s.io/v1", "leases"),
+    "Node": ("api/v1", "nodes"),
     names.KIND: (f"apis/{names.API_VERSION}", names.PLURAL),
+    hardware_class.KIND: (f"apis/{names.API_VERSION}", hardware_class.PLURAL),
 }
 
 log = logging.getLogger(__name__)
@@ -84,9 +88,43 @@ class KubernetesClient:
 
     async def _apply(self, body: Object, subresource: str, absent: tuple[int, ...] = ()) -> Object | None:
         metadata = body["metadata"]
-        path = _path(body["kind"], metadata["namespace"], metadata["name"]) + subresource
+        path = _path(body["kind"], metadata.get("namespace"), metadata["name"]) + subresource
         query = {"fieldManager": names.FIELD_MANAGER, "force": "true"}
         return await self._send("PATCH", path, query, body, "application/apply-patch+yaml", absent)
+
+    async def offer(self, body: Object) -> None:
+        """Server-side apply that takes no field away from anybody: 409 with the fields where somebody else has them."""
+        metadata = body["metadata"]
+        path = _path(body["kind"], metadata.get("namespace"), metadata["name"])
+        query = {"fieldManager": names.FIELD_MANAGER}
+        await self._send("PATCH", path, query, body, "application/apply-patch+yaml")
+
+    async def list_page(self, kind: str, namespace: str | None, query: dict[str, str]) -> bytes:
+        """One page of a list as JSON, undecoded: whoever asked knows which part of it is needed."""
+        response = await self._open("GET", _path(kind, namespace), query)
+        with _told():
+            data: bytes = await response.read()
+        if response.status >= 300:
+            raise ApiError(response.status, _message_of(data))
+        return data
+
+    async def watch_lines(
+        self, kind: str, namespace: str | None, query: dict[str, str], quiet_seconds: float
+    ) -> AsyncIterator[bytes]:
+        """Events of a watch as JSON, one each, until the API server ends it or is silent for too long."""
+        timeout = aiohttp.ClientTimeout(total=None, connect=10, sock_read=quiet_seconds)
+        response = await self._open("GET", _path(kind, namespace), {**query, "watch": "1"}, timeout=timeout)
+        try:
+            if response.status >= 300:
+                raise ApiError(response.status, _message_of(await response.read()))
+            while True:
+                with _told():
+                    line = await response.content.readline()
+                if not line:
+                    return
+                yield line
+        finally:
+            response.close()
 
     async def patch_json(self, kind: str, namespace: str, name: str, operations: list[Object]) -> None:
         query = {"fieldManager": names.FIELD_MANAGER}
@@ -105,17 +143,18 @@ class KubernetesClient:
         path = _path(body["kind"], metadata["namespace"], metadata["name"])
         return await self._send("PUT", path, body=body, absent=(404, 409)) is not None
 
-    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+    async def delete(self, kind: str, namespace: str | None, name: str, uid: str) -> None:
         options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
         await self._send("DELETE", _path(kind, namespace, name), body=options, absent=(404, 409))
 
     async def notify(self, regarding: Object, notice: Notice) -> None:
         metadata = regarding["metadata"]
+        namespace = metadata.get("namespace", "default")  # where Events about nodes are kept
         now = datetime.now(UTC)
         body = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"generateName": f"{metadata['name']}-", "namespace": metadata["namespace"]},
+            "metadata": {"generateName": f"{metadata['name']}-", "namespace": namespace},
             "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "type": notice.type,
             "reason": notice.reason,
@@ -124,19 +163,17 @@ class KubernetesClient:
             "reportingController": f"{names.GROUP}/operator",
             "reportingInstance": self._instance,
             "regarding": {
-                "apiVersion": names.API_VERSION,
-                "kind": names.KIND,
-                "namespace": metadata["namespace"],
+                "apiVersion": regarding.get("apiVersion", names.API_VERSION),
+                "kind": regarding.get("kind", names.KIND),
+                "namespace": metadata.get("namespace", ""),
                 "name": metadata["name"],
                 "uid": metadata["uid"],
             },
         }
         try:
-            await self._send("POST", _path("Event", metadata["namespace"]), body=body)
+            await self._send("POST", _path("Event", namespace), body=body)
         except ApiError as error:
-            log.warning(
-                "an Event was not written: %s", error, extra={"key": f"{metadata['namespace']}/{metadata['name']}"}
-            )
+            log.warning("an Event was not written: %s", error, extra={"key": f"{namespace}/{metadata['name']}"})
 
     async def _send(
         self,
@@ -148,22 +185,42 @@ class KubernetesClient:
         absent: tuple[int, ...] = (),
     ) -> Object | None:
         """The decoded answer; None for statuses in `absent`. Raises ApiError, also when no server is reached."""
-        headers: dict[str, str] = {"Accept": "application/json", "Content-Type": content_type}
-        await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-        url = f"{self._api.configuration.host}/{path}" + (f"?{urlencode(query)}" if query else "")
-        try:
-            response = await self._api.rest_client.request(
-                method, url, headers=headers, body=body, _request_timeout=REQUEST_TIMEOUT
-            )
+        response = await self._open(method, path, query, body, content_type)
+        with _told():
             data = await response.read()
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise ApiError(0, f"the API server is not reached: {error!r}") from error
         if response.status in absent:
             return None
         if response.status >= 300:
-            raise ApiError(response.status, _message_of(data))
+            raise ApiError(response.status, _message_of(data), _conflicts_of(data) if response.status == 409 else ())
         answer: Object = json.loads(data) if data else {}
         return answer
+
+    async def _open(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+        timeout: aiohttp.ClientTimeout = REQUEST_TIMEOUT,
+    ) -> Any:
+        """The answer before it is read. Raises ApiError when no server is reached."""
+        headers: dict[str, str] = {"Accept": "application/json", "Content-Type": content_type}
+        await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        url = f"{self._api.configuration.host}/{path}" + (f"?{urlencode(query)}" if query else "")
+        with _told():
+            return await self._api.rest_client.request(
+                method, url, headers=headers, body=body, _request_timeout=timeout
+            )
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Errors of the connection as ApiError."""
+    try:
+        yield
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise ApiError(0, f"the API server is not reached: {error!r}") from error
 
 
 def _path(kind: str, namespace: str | None, name: str = "") -> str:
@@ -177,3 +234,12 @@ def _message_of(data: bytes) -> str:
         return str(json.loads(data).get("message", ""))
     except (ValueError, AttributeError):
         return data[:200].decode(errors="replace")
+
+
+def _conflicts_of(data: bytes) -> tuple[str, ...]:
+    """Paths of fields, such as .spec.pricePerHour, that somebody else has written."""
+    try:
+        causes = json.loads(data)["details"]["causes"]
+    except (ValueError, KeyError, TypeError):
+        return ()
+    return tuple(cause["field"] for cause in causes if cause.get("reason") == "FieldManagerConflict")

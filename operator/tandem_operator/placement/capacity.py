@@ -55,6 +55,8 @@ class ClassCapacity(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     nodes: int = 0
     devices: int = 0
+    offered: int = 0
+    """Devices on nodes that take new pods, free or not."""
     cordoned_nodes: int = 0
     """Cordoned or being drained: their pods stay, new ones do not come."""
     unready_nodes: int = 0
@@ -93,6 +95,12 @@ class ClassCapacity(msgspec.Struct, frozen=True, kw_only=True):
     def largest_replica(self) -> int:
         """Most devices that one replica can ever have on one node, those that can be created included."""
         return max(self.largest_node, self.creatable_devices if self.creatable_nodes else 0)
+
+    @property
+    def shapes(self) -> tuple[int, ...]:
+        """Sizes of replicas worth telling: 1, 2, 4, 8 ... up to a whole node of the largest kind."""
+        sizes = [1 << power for power in range(self.largest_replica.bit_length())]
+        return tuple(sorted({*sizes, self.largest_replica} - {0}))
 
     def fragmentation(self, devices: int) -> Fragmentation:
         """What is free, cut into replicas of `devices` > 0."""

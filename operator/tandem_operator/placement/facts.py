@@ -39,6 +39,8 @@ class Stranger(msgspec.Struct, frozen=True, kw_only=True):
     product: str
     resource: str
     verdict: str
+    hardware_class: str
+    """The class that the nodes name though they contradict it, or of which they have parts; empty: none."""
     reason: str
     nodes: int
     devices: int

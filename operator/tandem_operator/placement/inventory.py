@@ -190,6 +190,7 @@ class Inventory:
                     product=product,
                     resource=resource,
                     verdict=verdict,
+                    hardware_class=answer.hardware_class,
                     reason=answer.reason,
                     nodes=len(names),
                     devices=sum(

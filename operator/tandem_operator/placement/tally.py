@@ -38,10 +38,10 @@ class Share(NamedTuple):
 class Tally:
     """Of one class. `add` and `remove` of the same values cancel each other."""
 
-    __slots__ = ("_cordoned", "_devices", "_groups", "_memory", "_sizes", "_unready", "_whole", "nodes")
+    __slots__ = ("_cordoned", "_devices", "_groups", "_memory", "_offered", "_sizes", "_unready", "_whole", "nodes")
 
     def __init__(self) -> None:
-        self.nodes = self._devices = self._cordoned = self._unready = self._whole = 0
+        self.nodes = self._devices = self._cordoned = self._unready = self._whole = self._offered = 0
         self._sizes: Counter[int] = Counter()
         self._memory: Counter[int] = Counter()
         self._groups: dict[Group, Counter[int]] = {}
@@ -50,6 +50,7 @@ class Tally:
         """A node of which `free` devices are free; with sign -1: it goes."""
         self.nodes += sign
         self._devices += sign * share.devices
+        self._offered += sign * share.devices * (share.group is not None)
         self._cordoned += sign * share.cordoned
         self._unready += sign * share.unready
         count(self._sizes, share.devices, sign)
@@ -76,7 +77,7 @@ class Tally:
         """One that can be changed without this one."""
         other = Tally()
         other.nodes, other._devices, other._whole = self.nodes, self._devices, self._whole
-        other._cordoned, other._unready = self._cordoned, self._unready
+        other._cordoned, other._unready, other._offered = self._cordoned, self._unready, self._offered
         other._sizes, other._memory = self._sizes.copy(), self._memory.copy()
         other._groups = {group: nodes.copy() for group, nodes in self._groups.items()}
         return other
@@ -88,6 +89,7 @@ class Tally:
             name=name,
             nodes=self.nodes,
             devices=self._devices,
+            offered=self._offered,
             cordoned_nodes=self._cordoned,
             unready_nodes=self._unready,
             largest_node=max(self._sizes, default=0),

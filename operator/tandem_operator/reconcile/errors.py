@@ -35,10 +35,12 @@ class Waiting(Exception):
 class ApiError(Exception):
     """Answer of the API server that is not a success. Any but a refusal is transient: back off and try again."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, conflicts: tuple[str, ...] = ()) -> None:
         super().__init__(f"{status}: {message}")
         self.status = status
         self.message = message
+        self.conflicts = conflicts
+        """Of a server-side apply that does not force: paths of the fields that somebody else has written."""
 
     @property
     def namespace_ends(self) -> bool:

@@ -16,7 +16,6 @@ from tandem_operator.placement.inventory import Inventory
 
 from tests.operator.placement.nodes import A100, GB200, H100, L4, gfd, node, pod
 
-
 FEW = [bundled()[name] for name in ("h100-sxm", "a100-sxm4-80gb", "l4", "l40s", "gb200", "h200-sxm", "tpu-v5e")]
 
 
@@ -266,7 +265,7 @@ def test_ten_thousand_nodes_with_eighty_thousand_pods_take_less_than_100_mb() ->
     cluster = inventory()
     tracemalloc.start()
     try:
-        for i in range(1000):
+        for i in range(500):
             more = {f"other.example/{k}": f"{i}-{k}" for k in range(30)}
             cluster.put_node(
                 node(f"node-{i:05}.example.internal", {**H100, "nvidia.com/gpu.clique": f"u.{i // 18}", **more})
@@ -278,7 +277,7 @@ def test_ten_thousand_nodes_with_eighty_thousand_pods_take_less_than_100_mb() ->
         taken, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert taken * 10 < 100e6, f"{taken / 1e6:.1f} MB for 1,000 nodes"
+    assert taken * 20 < 100e6, f"{taken / 1e6:.1f} MB for 500 nodes"
     started = time.perf_counter()
     assert cluster.capacity("h100-sxm").free == 0
     cluster.remove_pod("team-0/chat-decode-00000-0")
