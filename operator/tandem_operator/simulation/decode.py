@@ -296,7 +296,7 @@ class DecodePod(Pod):
         """One step that computes prompts beside the sequences that run. False when no prompt may start."""
         n, budget = len(self._running), self._budget
         theta = self._theta
-        seconds, tokens, attended = 0.0, 0, 0
+        seconds, tokens, attended = 0.0, 0, 0.0
         for flight in self.prompts:
             if budget <= 0 or n + len(self._chunks) >= self.max_sequences:
                 break
@@ -305,7 +305,7 @@ class DecodePod(Pod):
             chunk = min(budget, flight.context - flight.computed)
             self._chunks.append((flight, chunk))
             seconds += chunk * (theta.theta1_s + theta.theta2_s * (flight.computed + chunk / 2))
-            attended += flight.computed
+            attended += chunk * (flight.computed + chunk / 2)
             tokens += chunk
             budget -= chunk
         if not self._chunks:

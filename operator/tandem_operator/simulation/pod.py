@@ -33,8 +33,8 @@ class Pod:
         self.output_tokens = 0
         self.kv_bytes = 0
         self.preemptions = 0
-        self.iterations: deque[tuple[int, int, int, float, int]] = deque(maxlen=RECENT_ITERATIONS)
-        """Sequences, KV tokens, prompt tokens, seconds, context of the prompt tokens."""
+        self.iterations: deque[tuple[int, int, int, float, float]] = deque(maxlen=RECENT_ITERATIONS)
+        """Sequences, KV tokens, prompt tokens, seconds, tokens attended to by prompt tokens."""
         self.iterations_total = 0
 
     @property

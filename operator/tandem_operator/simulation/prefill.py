@@ -110,7 +110,7 @@ class PrefillPod(Pod):
     def _start_step(self) -> None:
         budget = self._step_tokens
         theta0, theta1, theta2 = self._theta
-        seconds, tokens, attended = theta0, 0, 0
+        seconds, tokens, attended = theta0, 0, 0.0
         queue, batch = self._queue, self._batch
         while queue and budget > 0:
             flight = queue[0]
@@ -118,7 +118,7 @@ class PrefillPod(Pod):
             chunk = left if left <= budget else budget
             batch.append((flight, chunk))
             seconds += chunk * (theta1 + theta2 * (flight.computed + chunk / 2))
-            attended += flight.computed
+            attended += chunk * (flight.computed + chunk / 2)
             tokens += chunk
             budget -= chunk
             if chunk == left:
