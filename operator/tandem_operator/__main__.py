@@ -14,7 +14,7 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
-from tandem_operator.config import LeaseSettings, LoopSettings, RenderSettings, Settings
+from tandem_operator.config import InventorySettings, LeaseSettings, LoopSettings, RenderSettings, Settings
 
 log = logging.getLogger("tandem_operator")
 
@@ -62,11 +62,23 @@ def parse_settings(arguments: list[str]) -> Settings:
         metavar="SECONDS",
         help="look at every deployment at least this often (default: %(default)s)",
     )
+    parser.add_argument(
+        "--hardware-classes",
+        default="",
+        metavar="FILE",
+        help="HardwareClass objects to keep in the cluster, as the chart writes them (default: leave them as they are)",
+    )
+    parser.add_argument(
+        "--no-inventory",
+        action="store_true",
+        help="do not watch nodes and the pods that hold their devices: nothing is placed by hardware class",
+    )
     options = parser.parse_args(arguments)
     return Settings(
         render=RenderSettings(default_runtime_image=options.default_runtime_image),
         loop=LoopSettings(resync_seconds=options.resync_seconds),
         lease=LeaseSettings(name=options.lease_name),
+        inventory=InventorySettings(enabled=not options.no_inventory, hardware_classes_file=options.hardware_classes),
         namespaces=tuple(options.namespace),
         telemetry_port=options.telemetry_port,
         log_level=options.log_level,
@@ -77,10 +89,14 @@ async def run(settings: Settings) -> int:
     """Exit code."""
     from tandem_operator.cluster.client import KubernetesClient, load_configuration
     from tandem_operator.cluster.handlers import watch
+    from tandem_operator.cluster.hardware import HardwareWatch
     from tandem_operator.cluster.lease import Lease, LeaseLost
     from tandem_operator.cluster.scope import Scope
+    from tandem_operator.placement.inventory import Inventory
+    from tandem_operator.reconcile.hardware import HardwareReporter
     from tandem_operator.reconcile.queue import Outcome, WorkQueue
     from tandem_operator.reconcile.reconciler import Key, Reconciler
+    from tandem_operator.telemetry.hardware import HardwareCollector
     from tandem_operator.telemetry.metrics import Metrics
     from tandem_operator.telemetry.server import make_app, serve
 
@@ -96,6 +112,10 @@ async def run(settings: Settings) -> int:
     reconciler = Reconciler(client, settings, lambda: datetime.now(UTC))
     queue: WorkQueue[Key] = WorkQueue(reconciler.reconcile, settings.loop, observe)
     metrics = Metrics(queue.depth, queue.oldest_seconds, lambda: float(leads))
+    inventory = Inventory()
+    metrics.registry.register(HardwareCollector(inventory))
+    reporter = HardwareReporter(client, inventory, lambda: datetime.now(UTC))
+    hardware = HardwareWatch(client, inventory, reporter, settings.inventory, settings.namespaces, queue.add_all)
 
     def unhealthy() -> str:
         age = queue.stalled_seconds()
@@ -123,8 +143,9 @@ async def run(settings: Settings) -> int:
         scope = Scope(client, settings.namespaces, settings.scope_check_seconds)
         watched = scope.follow(lambda names: watch(queue.add, configuration, names, stop, handle_signals), stop)
         watching = asyncio.create_task(watched, name="watch")
-        tasks += [work, held, watching]
-        done, _ = await asyncio.wait([stopped, work, held, watching], return_when=asyncio.FIRST_COMPLETED)
+        counting = [asyncio.create_task(hardware.run(), name="inventory")] if settings.inventory.enabled else []
+        tasks += [work, held, watching, *counting]
+        done, _ = await asyncio.wait([stopped, work, held, watching, *counting], return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             error = task.exception()
             if isinstance(error, LeaseLost):
@@ -133,8 +154,9 @@ async def run(settings: Settings) -> int:
             elif error:
                 log.error("%s ended: %r", task.get_name(), error, exc_info=error)
                 code = 1
-        work.cancel()  # nothing is written from here on
-        await asyncio.wait([work])
+        for task in (writing := [work, *counting]):
+            task.cancel()  # nothing is written from here on
+        await asyncio.wait(writing)
         leads = False
         if not held.done():
             held.cancel()

@@ -115,7 +115,7 @@ class Limits(ApiModel):
         description="How weights may be stored for it. None: as in the checkpoint.",
         min_length=1,
         max_length=7,
-        json_schema_extra={"default": ["None"], "x-kubernetes-list-type": "set"},
+        json_schema_extra={"default": ["None"], "x-kubernetes-list-type": "atomic"},
     )
 
 

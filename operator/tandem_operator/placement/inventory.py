@@ -64,6 +64,8 @@ class Inventory:
         self._capacities: dict[str, ClassCapacity] = {}
         self.version = 0
         """Grows with every change that a capacity or a stranger shows."""
+        self.nodes_version = 0
+        """Grows with every change of nodes and classes, not with pods."""
 
     @property
     def classes(self) -> Mapping[str, HardwareClass]:
@@ -86,7 +88,7 @@ class Inventory:
         self._answers.clear()
         for node in self._nodes.values():
             self._enter(node)
-        self.version += 1
+        self._changed()
         return not (self.labels <= before.labels and self._recognizer.resources <= before.resources)
 
     def put_node(self, found: NodeFacts) -> None:
@@ -231,7 +233,7 @@ class Inventory:
         node.free = tuple(_free(node, share) for share in shares)
         for share, free in zip(shares, node.free, strict=True):
             self._count(share, free, +1)
-        self.version += 1
+        self._changed()
 
     def _retract(self, node: _Node) -> None:
         """The opposite of `_enter`."""
@@ -247,7 +249,11 @@ class Inventory:
         for share, free in zip(node.shares, node.free, strict=True):
             self._count(share, free, -1)
         node.answers = node.shares = node.free = ()
+        self._changed()
+
+    def _changed(self) -> None:
         self.version += 1
+        self.nodes_version += 1
 
     def _count(self, share: Share, free: int, sign: int) -> None:
         tally = self._tallies.setdefault(share.name, Tally())

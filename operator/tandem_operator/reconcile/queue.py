@@ -57,6 +57,11 @@ class WorkQueue(Generic[K]):
             self._queued[key] = self._clock()
             self._ready.put_nowait(key)
 
+    def add_all(self) -> None:
+        """Look at every key that would be looked at some time anyway: something changed that concerns them all."""
+        for key in [*self._timers]:
+            self.add(key)
+
     def add_after(self, key: K, seconds: float) -> None:
         """Look at `key` in `seconds`; of several the soonest counts."""
         loop = asyncio.get_running_loop()
