@@ -26,6 +26,11 @@ class Sums(msgspec.Struct, frozen=True):
     seconds: float = 0.0
     """Of the window, that bins cover."""
 
+    @property
+    def per_s(self) -> float:
+        """Requests per second."""
+        return self.requests / self.seconds if self.seconds > 0 else 0.0
+
     def plus(self, other: Sums, share: float = 1.0) -> Sums:
         """Sum with a share of another."""
         return Sums(
@@ -105,7 +110,7 @@ def _sums(b: Bin) -> Sums:
 def window(bins: tuple[Bin, ...], since: float, seen: float, seconds: float) -> Sums:
     """Sums over the last `seconds` before `seen`; `seconds` of the result says how much of it was covered."""
     start = max(seen - seconds, since)
-    total = Sums()
+    requests = prompts = cached = squares = completed = outputs = output_squares = 0.0
     for b in reversed(bins):
         end = min(b.start + b.seconds, seen)
         if end <= start:
@@ -113,8 +118,34 @@ def window(bins: tuple[Bin, ...], since: float, seen: float, seconds: float) -> 
         begin = max(b.start, since)
         if end <= begin:
             continue
-        total = total.plus(_sums(b), min((end - max(begin, start)) / (end - begin), 1.0))
-    return msgspec.structs.replace(total, seconds=max(seen - start, 0.0))
+        share = 1.0 if begin >= start else (end - start) / (end - begin)
+        requests += share * b.requests
+        prompts += share * b.prompt_tokens
+        cached += share * b.cached_tokens
+        squares += share * b.squares
+        completed += share * b.completed
+        outputs += share * b.output_tokens
+        output_squares += share * b.output_squares
+    covered = max(seen - start, 0.0)
+    return Sums(requests, prompts, cached, squares, completed, outputs, output_squares, covered)
+
+
+class Windows(msgspec.Struct, frozen=True):
+    """Sums over the three windows of the law."""
+
+    fast: Sums = Sums()
+    medium: Sums = Sums()
+    slow: Sums = Sums()
+    covered_s: float = 0.0
+    """How long arrivals have been seen at all."""
+
+
+def look_back(bins: tuple[Bin, ...], since: float | None, seen: float | None, law: Law) -> Windows:
+    """All three."""
+    if since is None or seen is None or seen <= since:
+        return Windows()
+    fast, medium, slow = (window(bins, since, seen, length) for length in (law.fast_s, law.medium_s, law.slow_s))
+    return Windows(fast, medium, slow, seen - since)
 
 
 def learn_noise(

@@ -9,14 +9,13 @@ import math
 
 import msgspec
 
-from tandem_operator.scaling.bins import learn_noise, window
+from tandem_operator.scaling.bins import Windows, learn_noise, look_back
 from tandem_operator.scaling.couple import Bounded, gpus_of, within_bounds, within_budget
 from tandem_operator.scaling.decision import Decision, Explanation, Targets
 from tandem_operator.scaling.demand import AGES, Demand, learn_output, measure
 from tandem_operator.scaling.explain import explain
 from tandem_operator.scaling.forecast import learn_season
 from tandem_operator.scaling.hold import hold_seconds, step
-from tandem_operator.scaling.law import Law
 from tandem_operator.scaling.lead import lead_seconds, learn_growth, learn_startups
 from tandem_operator.scaling.learn import age_ratio, coefficients_of, learn_coefficients
 from tandem_operator.scaling.observation import Observation, Role
@@ -34,15 +33,15 @@ def decide(settings: Settings, state: State, observation: Observation, now: floa
     if settings.mode == "Frozen":
         frozen = Explanation(summary="mode is Frozen: pools stay as they are", suppressed_by=("mode Frozen",))
         return Decision(current, msgspec.structs.replace(state, targets=current), frozen)
-    state, reading = perceive(settings, state, observation, now)
+    state, reading, windows = perceive(settings, state, observation, now)
     lead_s = lead_seconds(state.started, settings)
-    season, season_per_s = learn_season(state, lead_s, settings.law)
+    season, season_per_s = learn_season(state, windows, lead_s, settings.law)
     state = msgspec.structs.replace(state, season=season)
-    demand = measure(state, reading, settings, lead_s, season_per_s)
+    demand = measure(state, windows, reading, settings, lead_s, season_per_s)
     asked = _needs(demand, settings, state)
     state, panic = _panic(state, asked[0], demand, settings, Targets(*ready), lead_s, now)
     wanted, down, reasons = _wanted(state, settings, observation, reading, demand, asked, current, now)
-    moved = _move(state, settings, observation, reading, wanted, down, current, lead_s, panic, now)
+    moved = _move(state, settings, observation, reading, demand, wanted, down, current, lead_s, panic, now)
     bounded = _bound(settings, observation, moved[0], current, asked[0])
     targets = bounded.targets
     state = msgspec.structs.replace(moved[1], targets=targets)
@@ -61,8 +60,8 @@ def decide(settings: Settings, state: State, observation: Observation, now: floa
     return Decision(targets, state, explanation)
 
 
-def perceive(settings: Settings, state: State, observation: Observation, now: float) -> tuple[State, Reading]:
-    """The state with all that the observation teaches, and the judgement of its sources."""
+def perceive(settings: Settings, state: State, observation: Observation, now: float) -> tuple[State, Reading, Windows]:
+    """The state with all that the observation teaches, the judgement of its sources, and what arrived lately."""
     law = settings.law
     taken = take_routers(state, observation, now, law)
     pods = take_pods(state, observation, now)
@@ -92,15 +91,14 @@ def perceive(settings: Settings, state: State, observation: Observation, now: fl
         output_square_mean=output_square,
         learned=learned,
     )
-    growth, due = learn_growth(state, lead_seconds(started, settings), law)
-    return msgspec.structs.replace(state, growth=growth, growth_due=due, ages=_ages(state, observation, law)), reading
+    windows = look_back(state.bins, state.since, state.seen, law)
+    growth, due = learn_growth(state, windows, lead_seconds(started, settings), law)
+    ages = _ages(state, windows, observation)
+    return msgspec.structs.replace(state, growth=growth, growth_due=due, ages=ages), reading, windows
 
 
-def _ages(state: State, observation: Observation, law: Law) -> tuple[float, ...]:
-    if state.seen is None or state.since is None:
-        return state.ages
-    recent = window(state.bins, state.since, state.seen, law.fast_s)
-    ratio = age_ratio(state, observation, recent.prompt_tokens / recent.requests) if recent.requests >= 1 else None
+def _ages(state: State, windows: Windows, observation: Observation) -> tuple[float, ...]:
+    ratio = age_ratio(state, observation, windows.fast)
     return (*state.ages, ratio if ratio is not None else 0.0)[-AGES:]
 
 
@@ -111,8 +109,11 @@ def _count(observation: Observation, role: Role, ready: bool) -> int:
     )
 
 
-def _needs(demand: Demand, settings: Settings, state: State) -> tuple[Need, Need]:
-    """What load asks for, and at what a removal may stop: more load, slower steps, less of the tail."""
+def _needs(demand: Demand, settings: Settings, state: State) -> tuple[Need, Need, Need]:
+    """What load asks for, and at what a removal may stop: with noise on top, and with a surplus on top.
+
+    Both removals reckon with the slower steps of the model and a smaller share of the tail.
+    """
     law = settings.law
     backlog = demand.backlog_per_s(law)
     up = need(
@@ -123,18 +124,27 @@ def _needs(demand: Demand, settings: Settings, state: State) -> tuple[Need, Need
         steady_per_s=demand.now_per_s,
         burst_per_s=demand.plan_per_s + backlog,
     )
-    base = max(demand.now_per_s, law.slow_share * demand.slow_per_s)
-    base += law.shrink_sigmas * math.sqrt(base * demand.dispersion_long / law.medium_s)
-    down = need(
-        demand,
-        settings,
-        coefficients_of(state, settings, "prefill", cautious=True),
-        coefficients_of(state, settings, "decode", cautious=True),
-        steady_per_s=base,
-        burst_per_s=max(base * demand.growth, demand.plan_per_s) + backlog,
-        tail=law.shrink_tail,
+    prefill = coefficients_of(state, settings, "prefill", cautious=True)
+    decode = coefficients_of(state, settings, "decode", cautious=True)
+    noise = law.shrink_sigmas * math.sqrt(demand.now_per_s * min(demand.dispersion_long, NOISE_MOST) / law.medium_s)
+    growth = law.growth_prior if law.lead_quantile else 1.0
+    near, far = (
+        need(
+            demand,
+            settings,
+            prefill,
+            decode,
+            steady_per_s=rate,
+            burst_per_s=max(rate * max(demand.growth, growth), demand.plan_per_s) + backlog,
+            tail=law.shrink_tail,
+        )
+        for rate in (demand.now_per_s + noise, demand.now_per_s * (1 + law.surplus) + noise)
     )
-    return up, down
+    return up, near, far
+
+
+NOISE_MOST = 4.0
+"""Dispersion above this is load that moves, and no removal waits for it to end."""
 
 
 def _panic(
@@ -156,22 +166,23 @@ def _wanted(
     observation: Observation,
     reading: Reading,
     demand: Demand,
-    asked: tuple[Need, Need],
+    asked: tuple[Need, Need, Need],
     current: Targets,
     now: float,
-) -> tuple[Targets, Targets, tuple[str, ...]]:
-    """Sizes by load within bounds, sizes at which a removal may stop, and what was in the way."""
+) -> tuple[Targets, tuple[Targets, Targets], tuple[str, ...]]:
+    """Sizes by load within bounds, sizes at which a removal may stop (near, far), and what was in the way."""
+    zero = Targets(0, 0)
     if settings.scale_to_zero and state.arrived_at is not None and now - state.arrived_at >= settings.idle_after_s:
         idle = now - state.arrived_at
-        return Targets(0, 0), Targets(0, 0), (f"nothing came for {idle:.0f} s and every router says so",)
-    if settings.scale_to_zero and current == Targets(0, 0) and not reading.active:
-        return Targets(0, 0), Targets(0, 0), ("asleep until a request comes",)
+        return zero, (zero, zero), (f"nothing came for {idle:.0f} s and every router says so",)
+    if settings.scale_to_zero and current == zero and not reading.active:
+        return zero, (zero, zero), ("asleep until a request comes",)
     if not demand.known:
         stay = within_bounds(settings, current)
-        return stay.targets, stay.targets, ("load is not known yet",)
+        return stay.targets, (stay.targets, stay.targets), ("load is not known yet",)
     up = within_bounds(settings, asked[0].targets)
-    down = within_bounds(settings, asked[1].targets)
-    return up.targets, down.targets, up.suppressed_by
+    near, far = (within_bounds(settings, item.targets).targets for item in asked[1:])
+    return up.targets, (near, far), up.suppressed_by
 
 
 def _move(
@@ -179,8 +190,9 @@ def _move(
     settings: Settings,
     observation: Observation,
     reading: Reading,
+    demand: Demand,
     wanted: Targets,
-    down: Targets,
+    down: tuple[Targets, Targets],
     current: Targets,
     lead_s: float,
     panic: bool,
@@ -195,8 +207,15 @@ def _move(
     sizes: list[int] = []
     memories = []
     for role, pool, memory, have, up, low in (
-        ("prefill", settings.prefill, state.prefill, current.prefill, wanted.prefill, down.prefill),
-        ("decode", settings.decode, state.decode, current.decode, wanted.decode, down.decode),
+        (
+            "prefill",
+            settings.prefill,
+            state.prefill,
+            current.prefill,
+            wanted.prefill,
+            (down[0].prefill, down[1].prefill),
+        ),
+        ("decode", settings.decode, state.decode, current.decode, wanted.decode, (down[0].decode, down[1].decode)),
     ):
         blind = reading.blind(role, observation.pods)
         frozen = "signals are stale" if blind else ""
@@ -210,6 +229,7 @@ def _move(
             hold_s=hold_seconds(lead_s, memory, law),
             panic=panic or waking,
             frozen_by=frozen,
+            load=demand.now_per_s,
             now=now,
             law=law,
         )

@@ -7,7 +7,7 @@ import math
 import msgspec
 from tandem_runtime.contracts.coefficients import Coefficients
 
-from tandem_operator.scaling.bins import Sums, window
+from tandem_operator.scaling.bins import Sums, Windows
 from tandem_operator.scaling.law import Law
 from tandem_operator.scaling.observation import SLACK_EDGES_S
 from tandem_operator.scaling.settings import Objective, Settings
@@ -100,32 +100,20 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
         return extra
 
 
-def measure(state: State, reading: Reading, settings: Settings, lead_s: float, season_per_s: float) -> Demand:
-    """From the bins of `state` (those of this moment) and the queues."""
-    law = settings.law
-    since, seen = state.since, state.seen
-    if since is None or seen is None or seen - since < law.bin_s:
-        empty = Sums()
-        return _demand(settings, state, reading, (empty, empty, empty), False, lead_s, 0.0)
-    sums = tuple(window(state.bins, since, seen, length) for length in (law.fast_s, law.medium_s, law.slow_s))
-    return _demand(settings, state, reading, (sums[0], sums[1], sums[2]), True, lead_s, season_per_s)
-
-
-def _demand(
-    settings: Settings,
-    state: State,
-    reading: Reading,
-    sums: tuple[Sums, Sums, Sums],
-    known: bool,
-    lead_s: float,
-    season_per_s: float,
+def measure(
+    state: State, windows: Windows, reading: Reading, settings: Settings, lead_s: float, season_per_s: float
 ) -> Demand:
+    """From the arrivals of this moment and the queues."""
     law = settings.law
-    fast, medium, slow = (s.requests / s.seconds if s.seconds > 0 else 0.0 for s in sums)
+    known = windows.covered_s >= law.bin_s
+    fast, medium, slow = windows.fast.per_s, windows.medium.per_s, windows.slow.per_s
     short, long, _ = state.noise
     deviation = math.sqrt(max(medium, 0.2) * max(short, long, 1.0) / law.fast_s)
     now = max(medium, fast) if fast > medium + law.jump_sigmas * deviation else medium
-    mix = mix_of(state, sums)
+    if known and windows.covered_s < law.medium_s:
+        doubt = law.doubt_sigmas * math.sqrt(now / windows.covered_s) * (1 - windows.covered_s / law.medium_s)
+        now = max(now - doubt, 0.0)
+    mix = mix_of(state, windows)
     salvageable, late, salvage_s = split_backlog(reading, settings, lead_s)
     growth = math.exp(state.growth if state.growth is not None else math.log(law.growth_prior))
     return Demand(
@@ -135,7 +123,7 @@ def _demand(
         slow_per_s=slow,
         now_per_s=now,
         growth=min(max(growth, 1.0), law.growth_max) if law.lead_quantile else 1.0,
-        season_per_s=season_per_s,
+        season_per_s=season_per_s if known else 0.0,
         dispersion_short=max(short, 1.0),
         dispersion_long=max(long, 1.0),
         mix=mix,
@@ -147,9 +135,9 @@ def _demand(
     )
 
 
-def mix_of(state: State, sums: tuple[Sums, Sums, Sums]) -> Mix:
+def mix_of(state: State, windows: Windows) -> Mix:
     """Lengths: of the last minute (of minutes when few came), unless the last seconds differ beyond chance."""
-    fast, medium, slow = sums
+    fast, medium, slow = windows.fast, windows.medium, windows.slow
     base = medium if medium.requests >= ENOUGH else slow
     weight = PRIOR_REQUESTS if base.requests < ENOUGH else 0.0
     count = base.requests + weight

@@ -5,7 +5,7 @@ Each predictor is held against persistence by its pinball loss; one that is not 
 
 from __future__ import annotations
 
-from tandem_operator.scaling.bins import window
+from tandem_operator.scaling.bins import Windows
 from tandem_operator.scaling.law import Law
 from tandem_operator.scaling.state import Predictor, Season, State
 
@@ -30,15 +30,14 @@ def pinball(actual: float, predicted: float) -> float:
     return QUANTILE * (actual - predicted) if actual >= predicted else (1 - QUANTILE) * (predicted - actual)
 
 
-def learn_season(state: State, lead_s: float, law: Law) -> tuple[Season, float]:
+def learn_season(state: State, windows: Windows, lead_s: float, law: Law) -> tuple[Season, float]:
     """The season after this look, and the rate that trusted predictors expect one start-up from now; 0: none."""
-    season, seen, since = state.season, state.seen, state.since
-    if not law.forecast or seen is None or since is None or seen - since < law.medium_s:
+    season, seen = state.season, state.seen
+    if not law.forecast or seen is None or windows.covered_s < law.medium_s:
         return season, 0.0
-    medium = window(state.bins, since, seen, law.medium_s)
-    rate = medium.requests / medium.seconds
+    rate = windows.medium.per_s
     slots = _remember(season, seen, rate)
-    predictions = (_trend(state, rate, lead_s, law), _yesterday(season, seen, rate, lead_s))
+    predictions = (_trend(windows, lead_s, law), _yesterday(season, seen, rate, lead_s))
     due, trend, day, still = list(season.due), season.trend, season.day, season.persistence
     while due and due[0][0] <= seen:
         _, by_trend, by_day, before = due.pop(0)
@@ -102,16 +101,12 @@ def _yesterday(season: Season, seen: float, rate: float, lead_s: float) -> float
     return rate * min(then / now, 3.0)
 
 
-def _trend(state: State, rate: float, lead_s: float, law: Law) -> float:
+def _trend(windows: Windows, lead_s: float, law: Law) -> float:
     """The slope from the slow window to the medium one, damped, for one start-up; -1: not known."""
-    seen, since = state.seen, state.since
-    if seen is None or since is None or seen - since < 2 * law.medium_s:
-        return -1.0
-    long = window(state.bins, since, seen, law.slow_s)
-    medium = window(state.bins, since, seen, law.medium_s)
+    long, medium = windows.slow, windows.medium
     rest_s = long.seconds - medium.seconds
-    if rest_s <= 0:
+    if windows.covered_s < 2 * law.medium_s or rest_s <= 0:
         return -1.0
     before = (long.requests - medium.requests) / rest_s
-    slope = (rate - before) / (long.seconds / 2)
-    return max(rate + TREND_DAMPING * slope * (lead_s + law.medium_s / 2), 0.0)
+    slope = (medium.per_s - before) / (long.seconds / 2)
+    return max(medium.per_s + TREND_DAMPING * slope * (lead_s + law.medium_s / 2), 0.0)

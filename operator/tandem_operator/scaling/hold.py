@@ -25,65 +25,62 @@ def step(
     memory: PoolMemory,
     current: int,
     up: int,
-    down: int,
+    down: tuple[int, int],
     *,
     hold_s: float,
     panic: bool,
     frozen_by: str,
+    load: float,
     now: float,
     law: Law,
 ) -> Step:
-    """`up`: size that the load needs; `down` >= `up`: size at which a removal may stop.
+    """`up`: size that the load needs; `down`: sizes at which a removal may stop, after long and after one hold.
 
-    `frozen_by`: why nothing may be removed now, "" when it may.
-    The size moves up at most to `up`, down at most to `down`.
+    `frozen_by`: why nothing may be removed now, "" when it may. `load`: requests/s.
+    The size moves up at most to `up`, down at most to the first of `down`.
     """
-    down = max(up, down)
-    votes = (*memory.ups, up > current)[-3:]
-    memory = msgspec.structs.replace(memory, ups=votes)
+    near, far = max(up, down[0]), max(up, *down)
+    memory = msgspec.structs.replace(memory, ups=(*memory.ups, up > current)[-3:])
+    if up > current and (panic or sum(memory.ups) >= law.up_ticks):
+        return Step(up, _grown(memory, up, load, now, law))
+    begun = bool(memory.peaks) and not frozen_by
+    long_s = hold_s * law.patience
+    memory = msgspec.structs.replace(
+        memory,
+        peaks=_watch(memory.peaks, near if begun else current, now, long_s),
+        peaks_far=_watch(memory.peaks_far, far if begun else current, now, hold_s),
+    )
     if up > current:
-        if panic or sum(votes) >= law.up_ticks:
-            return Step(up, _grown(memory, up, now, law), "")
-        return Step(current, _watch(memory, current, now, hold_s), f"{up} wanted, waiting for a second look")
-    seen = current if frozen_by else max(down, up)
-    memory = _watch(memory, min(seen, current) if memory.peaks else current, now, hold_s)
-    if down >= current:
+        return Step(current, memory, f"{up} wanted, waiting for a second look")
+    if near >= current:
         return Step(current, memory)
     if frozen_by:
-        return Step(current, memory, f"{down} would do, {frozen_by}")
-    largest = memory.peaks[0][1]
-    if largest >= current:
-        left = hold_s - (now - memory.peaks[0][0])
-        return Step(current, memory, f"{down} would do, held {max(left, 0):.0f} s more")
-    size = largest if current - down > law.surplus * current else current - 1
-    shrunk = msgspec.structs.replace(
-        memory,
-        removed_at=now,
-        peaks=((now, size),) if size > largest else memory.peaks,
-        hold_factor=max(1.0, memory.hold_factor / 2) if _settled(memory, now, law) else memory.hold_factor,
-    )
-    return Step(size, shrunk)
+        return Step(current, memory, f"{near} would do, {frozen_by}")
+    size = min(memory.peaks[0][1], memory.peaks_far[0][1])
+    if size >= current:
+        left = min(
+            long_s - now + memory.peaks[0][0], hold_s - now + memory.peaks_far[0][0] if far < current else long_s
+        )
+        return Step(current, memory, f"{near} would do, held {max(left, 0):.0f} s more")
+    factor = max(1.0, memory.hold_factor / 2) if _is_settled(memory, now, law) else memory.hold_factor
+    return Step(size, msgspec.structs.replace(memory, removed_at=now, removed_load=load, hold_factor=factor))
 
 
-def _settled(memory: PoolMemory, now: float, law: Law) -> bool:
+def _is_settled(memory: PoolMemory, now: float, law: Law) -> bool:
     return memory.removed_at is not None and now - memory.removed_at > 4 * law.regret_s
 
 
-def _grown(memory: PoolMemory, size: int, now: float, law: Law) -> PoolMemory:
-    """After growth; a removal that it takes back was too early, and the next one waits longer."""
-    factor = memory.hold_factor
-    if memory.removed_at is not None and now - memory.removed_at <= law.regret_s:
-        factor = min(factor * 2, law.regret_max)
-    return msgspec.structs.replace(
-        memory,
-        peaks=((now, size),),
-        hold_factor=factor,
-        removed_at=None if factor != memory.hold_factor else memory.removed_at,
-    )
+def _grown(memory: PoolMemory, size: int, load: float, now: float, law: Law) -> PoolMemory:
+    """After growth; a removal that it takes back at about the same load was too early, and the next waits longer."""
+    factor, removed_at = memory.hold_factor, memory.removed_at
+    recent = removed_at is not None and now - removed_at <= law.regret_s
+    if recent and load <= law.regret_load * memory.removed_load:
+        factor, removed_at = min(factor * 2, law.regret_max), None
+    at = ((now, size),)
+    return msgspec.structs.replace(memory, peaks=at, peaks_far=at, hold_factor=factor, removed_at=removed_at)
 
 
-def _watch(memory: PoolMemory, size: int, now: float, hold_s: float) -> PoolMemory:
-    """Remembers the sizes of the hold as a falling sequence; the first is the largest."""
-    peaks = [(time, replicas) for time, replicas in memory.peaks if replicas > size and now - time < hold_s]
-    peaks.append((now, size))
-    return msgspec.structs.replace(memory, peaks=tuple(peaks))
+def _watch(peaks: tuple[tuple[float, int], ...], size: int, now: float, hold_s: float) -> tuple[tuple[float, int], ...]:
+    """The sizes of the hold as a falling sequence; the first is the largest."""
+    kept = [(time, replicas) for time, replicas in peaks if replicas > size and now - time < hold_s]
+    return (*kept, (now, size))

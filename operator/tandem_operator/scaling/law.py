@@ -37,8 +37,11 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     """The shortest window in which a count of arrivals says something."""
     medium_s: float = 60.0
     slow_s: float = 300.0
-    jump_sigmas: float = 3.0
-    """The fast rate counts when it is this far above the medium one: one false alarm in 700 windows."""
+    jump_sigmas: float = 5.0
+    """The fast rate counts when it is this far above the medium one: counts have heavier tails than the normal
+    distribution, and a look every 2 s makes thousands of windows a day."""
+    doubt_sigmas: float = 2.0
+    """In the first minute the rate is reckoned with this many deviations lower: seconds of arrivals prove no load."""
 
     startup_prior_s: float = 110.0
     """Start-up before one was measured, unless the coefficients tell a longer load: a 70B model on a prepared node."""
@@ -47,8 +50,8 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     growth_quantile: float = 0.95
     """Growth of load within one start-up that is insured: one start-up in twenty may see more."""
     growth_prior: float = 1.1
-    """Before growth was seen."""
-    growth_step: float = 0.02
+    """Before growth was seen; and for a removal at least, or calm would talk the law into one that it takes back."""
+    growth_step: float = 0.03
     """Of the quantile tracker, in units of the logarithm of growth, per comparison."""
     growth_max: float = 3.0
     """An insurance above this is no insurance but a second fleet."""
@@ -65,7 +68,7 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     ttft_spare_s: float = 0.05
     """Router, network and the first decode step, before a queue has begun."""
 
-    late_drain_s: float = 180.0
+    late_drain_s: float = 300.0
     """Requests whose deadline has passed are worked off within this; nobody waits longer than a few minutes."""
     drain_floor_s: float = 5.0
     """Shortest time in which a salvageable backlog is to be worked off: below this, noise would size the pool."""
@@ -84,16 +87,18 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     """Shortest hold before a removal: a decode pod needs about as long to drain."""
     regret_s: float = 900.0
     """A removal that is taken back within this was too early: the hold doubles."""
+    regret_load: float = 1.3
+    """... unless load has grown beyond this many times that of the removal: then it was right at its time."""
     regret_max: float = 8.0
     """The longest hold is this many times the first."""
-    surplus: float = 0.3
-    """A surplus above this is removed at once when the hold ends; else one pod per hold."""
+    surplus: float = 0.25
+    """A pod that would not be needed at this much more load goes after one hold; one that might, after `patience`."""
+    patience: float = 3.0
+    """Holds before a removal that noise of the load could take back: after so long, a lull is no chance."""
     shrink_tail: float = 0.5
     """The pool that remains after a removal must keep this share of the allowed tail, not all of it."""
     shrink_sigmas: float = 2.0
-    """Removal reckons with load this many deviations of the slow rate above what was measured."""
-    slow_share: float = 0.9
-    """Removal reckons with at least this share of the slow rate: a lull of a minute is no lower load."""
+    """Removal reckons with load this many deviations of the measured rate above it."""
 
     convert_tokens: int = 512
     """Prompt tokens that a convertible decode pod adds to a step."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tandem_operator.scaling.bins import window
+from tandem_operator.scaling.bins import Windows
 from tandem_operator.scaling.law import Law
 from tandem_operator.scaling.observation import Observation
 from tandem_operator.scaling.settings import Settings
@@ -14,8 +14,8 @@ STARTUP_GAIN = 0.2
 """Weight of the newest start-up once five were seen."""
 STARTUP_MAX_S = 7200.0
 """A pod that waited longer waited for a node, which says nothing about start-up."""
-GROWTH_COMPARISONS = 6
-"""Comparisons of load per start-up time: neighbours say nearly the same."""
+GROWTH_COMPARISONS = 2
+"""Comparisons of load per start-up time: neighbours say nearly the same, and one jump is one event."""
 GROWTH_FLOOR_PER_S = 0.05
 """Below three requests a minute, ratios are chance."""
 
@@ -56,19 +56,20 @@ def lead_seconds(started: dict[str, Startup], settings: Settings) -> float:
     return newest.mean_s + settings.law.startup_quantile_sigmas * 1.25 * newest.deviation_s
 
 
-def learn_growth(state: State, lead_s: float, law: Law) -> tuple[float | None, tuple[tuple[float, float], ...]]:
+def learn_growth(
+    state: State, windows: Windows, lead_s: float, law: Law
+) -> tuple[float | None, tuple[tuple[float, float], ...]]:
     """Tracks the quantile of log(load one start-up later / load) by stochastic steps: up by q, down by 1 - q.
 
     One number and a handful of waiting comparisons; the quantile moves by `growth_step` per comparison.
     """
-    seen, since = state.seen, state.since
-    if seen is None or since is None or seen - since < law.medium_s / 2:
+    seen = state.seen
+    if seen is None or windows.covered_s < law.medium_s / 2:
         return state.growth, state.growth_due
     growth = state.growth if state.growth is not None else math.log(law.growth_prior)
     due = list(state.growth_due)
     every = max(lead_s / GROWTH_COMPARISONS, law.bin_s)
-    sums = window(state.bins, since, seen, law.medium_s)
-    rate = sums.requests / sums.seconds if sums.seconds > 0 else 0.0
+    rate = windows.medium.per_s
     while due and due[0][0] <= seen:
         _, before = due.pop(0)
         if before >= GROWTH_FLOOR_PER_S:
@@ -77,4 +78,4 @@ def learn_growth(state: State, lead_s: float, law: Law) -> tuple[float | None, t
     if not due or seen + lead_s - due[-1][0] >= every:
         due.append((seen + lead_s, rate))
     growth = min(max(growth, 0.0), math.log(law.growth_max))
-    return growth, tuple(due[-4 * GROWTH_COMPARISONS :])
+    return growth, tuple(due[-8:])

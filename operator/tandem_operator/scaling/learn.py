@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 from tandem_runtime.contracts.coefficients import Coefficients, Decode, Prefill
 
-from tandem_operator.performance.calibration import Calibration, observe, start
+from tandem_operator.performance.calibration import PHYSICS_SHARE, Calibration, observe, start
+from tandem_operator.scaling.bins import Sums
 from tandem_operator.scaling.law import Law
 from tandem_operator.scaling.observation import Iteration, Observation, Role
 from tandem_operator.scaling.settings import Settings
@@ -15,6 +18,10 @@ PER_POD = 16
 """Steps learned from one pod and decision: the newest; neighbours say nearly the same."""
 GUESS = 3.0
 """Without a roofline, coefficients begin at this many times what it would say: what a cautious person would guess."""
+
+
+CHANCE_SIGMAS = 3.0
+"""Prompts that run are a sample of those that come; their mean differs by this many deviations at most."""
 
 
 def learn_coefficients(
@@ -27,7 +34,7 @@ def learn_coefficients(
     for role in ("prefill", "decode"):
         old = state.learned.get(role)
         prior = _prior(settings, role)
-        calibration = old if old is not None and old.prior == prior else start(prior)
+        calibration = old if old is not None and old.prior == prior else start(prior, share=_physics_share(law))
         if law.calibrate:
             steps = _new_steps(observation, marks, role, now, law)
             calibration = observe(calibration, steps) if steps else calibration
@@ -45,6 +52,11 @@ def _prior(settings: Settings, role: str) -> Coefficients:
         prefill=Prefill(p.theta0_s * GUESS, p.theta1_s * GUESS, p.theta2_s * GUESS),
         decode=Decode(d.phi0_s * GUESS, d.phi1_s * GUESS, d.phi2_s * GUESS),
     )
+
+
+def _physics_share(law: Law) -> float:
+    """Of the prior, what no step can be faster than: nothing where the prior is a guess."""
+    return PHYSICS_SHARE if law.use_prior else 0.0
 
 
 def _new_steps(observation: Observation, marks: dict[str, PodMark], role: str, now: float, law: Law) -> list[Iteration]:
@@ -77,21 +89,24 @@ def coefficients_of(state: State, settings: Settings, role: Role, cautious: bool
     return calibration.cautious if cautious and samples > 0 else calibration.coefficients
 
 
-def age_ratio(state: State, observation: Observation, prompt_tokens: float) -> float | None:
+def age_ratio(state: State, observation: Observation, arrived: Sums) -> float | None:
     """Tokens that running answers have so far, over what their known lengths let expect; None: too few run.
 
     Of answers of mean m and mean square s, those that run have s / 2m on average. More means that answers became
-    longer than any that has ended yet: the only early sign of it.
+    longer than any that has ended yet: the only early sign of it. What prompts hold is taken off, and as much again
+    as chance may add to it. `arrived`: of the last seconds.
     """
-    if state.output_tokens_mean <= 0 or state.output_square_mean <= 0:
+    if state.output_tokens_mean <= 0 or state.output_square_mean <= 0 or arrived.requests < 1:
         return None
     running = held = 0
     for pod in observation.pods:
         mark = state.pods.get(pod.name)
         if pod.role == "decode" and pod.ready_since is not None and mark is not None:
-            running += mark.running
+            running += mark.running + mark.waiting
             held += mark.kv_used_tokens
     if running < 20:
         return None
     expected = max(state.output_square_mean / (2 * state.output_tokens_mean), 1.0)
-    return max(held / running - prompt_tokens, 0.0) / expected
+    prompt = arrived.prompt_tokens / arrived.requests
+    chance = CHANCE_SIGMAS * math.sqrt(max(arrived.squares / arrived.requests - prompt * prompt, 0.0) / running)
+    return max(held / running - prompt - chance, 0.0) / expected

@@ -65,8 +65,8 @@ class Iteration(msgspec.Struct, frozen=True):
     kv_tokens: int
     prefill_tokens: int
     seconds: float
-    prefill_context_tokens: int = 0
-    """Tokens that the step's prompt tokens attended to before their own."""
+    prefill_attended: float = 0.0
+    """Over the prompt tokens, the tokens that each attends to: n (context + n / 2) of one chunk. 0: not told."""
 
 
 class PodSignals(msgspec.Struct, frozen=True, kw_only=True):

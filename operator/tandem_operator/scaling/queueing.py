@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 
 def erlang_c(servers: int, load: float) -> float:
@@ -38,6 +39,7 @@ def normal_loss(sigmas: float) -> float:
     return math.exp(-sigmas * sigmas / 2) / math.sqrt(2 * math.pi) - sigmas * normal_tail(sigmas)
 
 
+@lru_cache(maxsize=256)
 def normal_quantile(probability: float) -> float:
     """z with P(Z > z) = probability, for 1e-9 < probability < 0.5, by bisection."""
     low, high = 0.0, 6.0

@@ -93,8 +93,12 @@ class PoolMemory(msgspec.Struct, frozen=True):
     ups: tuple[bool, ...] = ()
     """Of the last three decisions: whether they asked for more than there was."""
     peaks: tuple[tuple[float, int], ...] = ()
-    """(time, replicas): sizes that a removal must respect, a falling sequence; the first is the largest of the hold."""
+    """(time, replicas): sizes that were needed during a long hold, a falling sequence; the first is the largest."""
+    peaks_far: tuple[tuple[float, int], ...] = ()
+    """The same with a surplus on top, during a short hold."""
     removed_at: float | None = None
+    removed_load: float = 0.0
+    """Requests per second at the last removal."""
     hold_factor: float = 1.0
 
 
