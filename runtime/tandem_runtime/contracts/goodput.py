@@ -122,17 +122,18 @@ class Histogram:
 
 
 class ClassTotals:
-    """Of one class, cumulative: every arrival ends in exactly one of completed, shed, failed, cancelled.
+    """Of one class, cumulative: every arrival ends in exactly one of met, missed, shed, failed, cancelled, refused.
 
-    `met`, `missed` and `out` divide the same requests another way.
+    `missed` completed too late; shed and failed ones are misses too. `completed` is met and missed together, but for
+    clients that left after their objective had passed: these count as missed without having completed.
     """
 
     def __init__(self, slo: SloClass) -> None:
         self.slo = slo
         self.arrivals = self.prompt_tokens = self.cached_tokens = self.output_tokens = 0
         self.prompt_tokens_squared = self.output_tokens_squared = 0.0
-        self.completed = self.shed = self.failed = self.cancelled = 0
-        self.met = self.missed = self.out = 0
+        self.completed = self.met = self.missed = 0
+        self.shed = self.failed = self.cancelled = self.refused = 0
         self.ttft = Histogram(TTFT_EDGES_SECONDS)
         self.tpot = Histogram(TPOT_EDGES_SECONDS)
 
@@ -144,21 +145,24 @@ class ClassTotals:
         self.cached_tokens += cached_tokens
 
     def finish(self, prompt_tokens: int, end: End, times: Times, ended_s: float) -> Verdict:
-        """Once for each arrival. Tokens of answers that broke off count as output too, but not as completed."""
+        """Once for each arrival."""
         verdict = judge(self.slo, prompt_tokens, end, times, ended_s)
-        self.met += verdict is Verdict.MET
-        self.missed += verdict is Verdict.MISSED
-        self.out += verdict is Verdict.OUT
         if end is End.COMPLETED:
             self.completed += 1
             self.output_tokens += times.output_tokens
             self.output_tokens_squared += times.output_tokens * times.output_tokens
+        if verdict is Verdict.MET:
+            self.met += 1
         elif end is End.SHED:
             self.shed += 1
         elif end is End.FAILED:
             self.failed += 1
+        elif verdict is Verdict.MISSED:
+            self.missed += 1
         elif end is End.CANCELLED:
             self.cancelled += 1
+        else:
+            self.refused += 1
         if times.first_s is not None:
             self.ttft.add(times.first_s)
         if (tpot_s := times.tpot_s) is not None:
@@ -166,9 +170,14 @@ class ClassTotals:
         return verdict
 
     @property
+    def counted(self) -> int:
+        """Requests that goodput is about."""
+        return self.met + self.missed + self.shed + self.failed
+
+    @property
     def attainment(self) -> float:
         """Met of all that count."""
-        return attainment(self.met, self.met + self.missed)
+        return attainment(self.met, self.counted)
 
     @property
     def completion(self) -> float:

@@ -25,6 +25,8 @@ LABEL_INSTANCE: Final = "app.kubernetes.io/instance"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 MANAGED_BY: Final = "tandem"
 
+HEADER_CLASS: Final = "x-tandem-class"
+"""Service class of a request; without it the first class."""
 HEADER_TIMEOUT_MS: Final = "x-tandem-timeout-ms"
 DEFAULT_REQUEST_TIMEOUT_SECONDS: Final = 600.0
 """Ends a request with an error; the objective deadline never does."""

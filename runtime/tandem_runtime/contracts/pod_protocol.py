@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from tandem_runtime.contracts.coefficients import Coefficients
 from tandem_runtime.contracts.sampling import Sampling
 
 VERSION: Final = 1
@@ -52,6 +53,8 @@ class Submit(msgspec.Struct, frozen=True, tag="submit"):
     prefill_peer: PrefillPeer | None = None
     tenant_salt: bytes = b""
     want_logprobs: int = 0
+    spent_ms: int = 0
+    """Since the request was fully read: objectives count from there."""
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
@@ -66,7 +69,7 @@ class Ping(msgspec.Struct, frozen=True, tag="ping"):
 
 
 class PodHello(msgspec.Struct, frozen=True, tag="pod_hello"):
-    """Who answers. `incarnation` changes with every start of the process."""
+    """Who answers. `incarnation` changes with every start of the process. What is 0 or None is not known."""
 
     version: int
     pod: str
@@ -78,6 +81,10 @@ class PodHello(msgspec.Struct, frozen=True, tag="pod_hello"):
     model_name: str
     max_context_tokens: int
     compat_hash: str
+    max_sequences: int = 0
+    step_tokens: int = 0
+    """Prompt tokens that one step takes at most."""
+    coefficients: Coefficients | None = None
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
@@ -157,6 +164,8 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     reason: str
     message: str
     retryable: bool
+    retry_after_seconds: int | None = None
+    """When trying again may help; None: the reason's own default."""
 
 
 class Pong(msgspec.Struct, frozen=True, tag="pong"):

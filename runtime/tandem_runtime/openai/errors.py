@@ -63,6 +63,8 @@ KINDS: Final[dict[str, Kind]] = {
     Reason.CONTEXT_LENGTH: Kind(HTTPStatus.BAD_REQUEST, "invalid_request_error"),
     Reason.INVALID: Kind(HTTPStatus.BAD_REQUEST, "invalid_request_error", code="invalid_value"),
     Reason.OVERLOADED: Kind(HTTPStatus.TOO_MANY_REQUESTS, "overloaded_error", 1),
+    "backlog": Kind(HTTPStatus.TOO_MANY_REQUESTS, "overloaded_error", 1),
+    "late": Kind(HTTPStatus.TOO_MANY_REQUESTS, "overloaded_error", 1),
     "no_pod": Kind(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable_error", 5),
     Reason.DRAINING: Kind(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable_error", 1),
     "attempts_exhausted": Kind(HTTPStatus.BAD_GATEWAY, "server_error", 1),
@@ -75,7 +77,8 @@ def error_of_failure(failed: Failed) -> ApiError:
     """The HTTP error of a request that ended without a result."""
     kind = KINDS.get(failed.reason, OTHER)
     code = kind.code or failed.reason
-    return ApiError(kind.status, failed.message, kind.type, code, retry_after_seconds=kind.retry_after_seconds)
+    retry_after_seconds = failed.retry_after_seconds or kind.retry_after_seconds
+    return ApiError(kind.status, failed.message, kind.type, code, retry_after_seconds=retry_after_seconds)
 
 
 def bad_request(message: str, param: str | None = None, code: str = "invalid_value") -> ApiError:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from tandem_runtime.contracts.names import DEFAULT_REQUEST_TIMEOUT_SECONDS, HEADER_TIMEOUT_MS
+from tandem_runtime.contracts.classes import Classes
+from tandem_runtime.contracts.goodput import SloClass
+from tandem_runtime.contracts.names import DEFAULT_REQUEST_TIMEOUT_SECONDS, HEADER_CLASS, HEADER_TIMEOUT_MS
 from tandem_runtime.contracts.pod_protocol import Submit
 from tandem_runtime.openai.answers import ChunkWriter, Envelope, error_event, model_card
 from tandem_runtime.openai.backend import Backend
@@ -58,8 +60,11 @@ class Front:
         backend: Backend,
         observe: Callable[[RequestRecord], None] = lambda record: None,
         make_seed: Callable[[], int] = lambda: secrets.randbits(63),
+        classes: Classes | None = None,
     ) -> None:
         self.settings = settings
+        self.classes = classes or Classes()
+        """Of requests; may be replaced at any time."""
         self.in_flight = 0
         """Requests whose answer is not finished; 0 means that the process may end."""
         self.draining = False
@@ -161,10 +166,12 @@ class Front:
         """Raises ApiError for everything that is not a client who left."""
         try:
             timeout_seconds = self._timeout_seconds(request)
+            slo = self._class(request)
+            record.request_class = slo.name
             raw = await self._read_body(request)
             record.started = time.monotonic()
             async with asyncio.timeout(timeout_seconds):
-                return await self._exchange(request, parse_body(raw, kind), record, response, timeout_seconds)
+                return await self._exchange(request, parse_body(raw, kind), record, response, timeout_seconds, slo)
         except TimeoutError as error:
             raise ApiError(
                 504,
@@ -188,6 +195,7 @@ class Front:
         record: RequestRecord,
         response: web.StreamResponse,
         timeout_seconds: float,
+        slo: SloClass,
     ) -> web.StreamResponse:
         self._check_model(body.model)
         record.stream = bool(body.stream)
@@ -197,13 +205,18 @@ class Front:
         record.prompt_tokens = len(generation.prompt_ids)
         # Unique even when two clients send the same x-request-id at the same time.
         record.submit_id = f"{record.id}-{secrets.token_hex(4)}"
+        record.ttft_bound_seconds = slo.ttft_bound_s(record.prompt_tokens)
+        record.tpot_bound_seconds = slo.tpot_s
+        spent_seconds = time.monotonic() - record.started
         submit = Submit(
             id=record.submit_id,
             attempt=0,
             prompt_ids=generation.prompt_ids,
             sampling=generation.sampling,
             stop=generation.stop,
-            remaining_ms=max(1, int(1000 * (timeout_seconds - (time.monotonic() - record.started)))),
+            remaining_ms=max(1, int(1000 * (timeout_seconds - spent_seconds))),
+            request_class=slo.name,
+            spent_ms=int(1000 * spent_seconds),
         )
         chat = isinstance(body, ChatRequest)
         answer_id = f"{'chatcmpl' if chat else 'cmpl'}-{record.id}"
@@ -221,6 +234,15 @@ class Front:
         except TimeoutError as error:
             text = f"the request body did not arrive within {self.settings.body_seconds:g} s"
             raise ApiError(408, text, code="body_timeout") from error
+
+    def _class(self, request: web.Request) -> SloClass:
+        name = request.headers.get(HEADER_CLASS, "")
+        slo = self.classes.find(name)
+        if slo is None:
+            known = ", ".join(each.name for each in self.classes.all)
+            text = f"{HEADER_CLASS} is {name[:63]!r}; this deployment has the classes {known}"
+            raise bad_request(text, code="unknown_class")
+        return slo
 
     def _timeout_seconds(self, request: web.Request) -> float:
         value = request.headers.get(HEADER_TIMEOUT_MS)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from math import inf
 
+from tandem_runtime.contracts.goodput import Times
 from tandem_runtime.contracts.pod_protocol import Usage
 
 
@@ -17,6 +19,11 @@ class RequestRecord:
     path: str
     submit_id: str = ""
     """The id that pods see; unique even when two clients send the same x-request-id."""
+    request_class: str = ""
+    verdict: str = ""
+    """What goodput makes of it: met, missed or out; empty where nobody judges."""
+    ttft_bound_seconds: float = inf
+    tpot_bound_seconds: float = inf
     stream: bool = False
     status: int = 0
     reason: str = ""
@@ -49,11 +56,9 @@ class RequestRecord:
         self.status, self.reason, self.message = status, reason, message
         self.seconds = time.monotonic() - self.started
 
-    def tpot_seconds(self) -> float | None:
-        """Seconds per output token after the first; None for fewer than two tokens."""
-        if self.first_token_seconds is None or self.last_token_seconds is None or self.output_tokens < 2:
-            return None
-        return (self.last_token_seconds - self.first_token_seconds) / (self.output_tokens - 1)
+    def times(self) -> Times:
+        """As goodput judges them."""
+        return Times(self.output_tokens, self.first_token_seconds, self.last_token_seconds)
 
     def log_fields(self) -> dict[str, object]:
         """The line of the access log, empty fields left out."""
@@ -63,6 +68,8 @@ class RequestRecord:
             "status": self.status,
             "reason": self.reason,
             "message": self.message if self.status >= 429 else "",  # others quote what the client sent
+            "class": self.request_class,
+            "slo": self.verdict,
             "stream": self.stream,
             "prompt_tokens": self.prompt_tokens,
             "output_tokens": self.output_tokens,
@@ -71,8 +78,11 @@ class RequestRecord:
         }
         if self.first_token_seconds is not None:
             fields["ttft_seconds"] = round(self.first_token_seconds, 4)
-        if (tpot := self.tpot_seconds()) is not None:
+        if (tpot := self.times().tpot_s) is not None:
             fields["tpot_seconds"] = round(tpot, 5)
+        if self.verdict == "missed" and self.ttft_bound_seconds < inf:
+            fields["ttft_bound_seconds"] = round(self.ttft_bound_seconds, 4)
+            fields["tpot_bound_seconds"] = self.tpot_bound_seconds
         if self.pod_usage is not None:
             fields["prefilled_by_decode"] = self.pod_usage.prefilled_here
             fields["kv_bytes"] = self.pod_usage.kv_bytes_received

@@ -127,7 +127,7 @@ def _convert(fleet: Fleet, entry: Waiting, now: float, cached: Mapping[str, int]
     Only when waiting has used up its share of the objective: else the prefill pool is not the bottleneck.
     """
     law = fleet.law
-    if not law.convertible or entry.objective_at - now > law.convert_share * (entry.objective_at - entry.arrived):
+    if not law.convertible or now < law.convert_at(entry):
         return None
     late = entry.late_at <= now
     avoid = entry.avoided(now) if entry.avoid else entry.avoid

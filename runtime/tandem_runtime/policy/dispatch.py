@@ -69,6 +69,9 @@ def next_look(queue: WaitingQueue, fleet: Fleet, now: float, no_pod_since: float
         return None
     event = queue.next_event(now, no_pod_since)
     soonest = min(inf if event is None else event, fleet.opens_at(now))
+    if fleet.law.convertible and (head := queue.first(now)) is not None:
+        convert_at = fleet.law.convert_at(head)
+        soonest = convert_at if now < convert_at < soonest else soonest
     return None if soonest == inf else soonest
 
 

@@ -47,6 +47,12 @@ class ChoiceLaw:
     affinity_tokens: int = 256
     """Cached tokens for which a request goes to the decode pod that holds them instead of to the least loaded."""
 
+    def convert_at(self, entry: Waiting) -> float:
+        """From then on its wait says that the prefill pool is the bottleneck."""
+        if entry.objective_at == inf:
+            return inf
+        return entry.objective_at - self.convert_share * (entry.objective_at - entry.arrived)
+
     def takes_more(self, pod: PodSnapshot, now: float) -> bool:
         """A prefill pod that would otherwise soon have nothing to do."""
         if pod.busy_until is not None:

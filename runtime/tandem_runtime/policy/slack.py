@@ -6,10 +6,9 @@ from bisect import bisect_right
 from math import floor, inf
 from typing import Final, NamedTuple
 
+from tandem_runtime.contracts.signals import SLACK_EDGES_SECONDS
 from tandem_runtime.policy.waiting import Waiting
 
-SLACK_EDGES_SECONDS: Final = (-60.0, -10.0, -2.0, -1.0, -0.5, 0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
-"""Time to the objective deadline; bucket i is below edge i and not below edge i - 1, the last is what is above all."""
 GRAIN_PER_SECOND: Final = 64
 """Deadlines are known to 1/64 s."""
 NO_OBJECTIVE: Final = 1 << 62

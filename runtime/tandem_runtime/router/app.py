@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aiohttp import web
 
+from tandem_runtime.contracts.classes import Classes, read_classes
 from tandem_runtime.openai.front import Front, FrontSettings
 from tandem_runtime.openai.record import RequestRecord
 from tandem_runtime.router.admin import Admin
@@ -44,23 +45,42 @@ class RouterApp:
     """Everything of one router process. `start`, then `drain`, then `close`."""
 
     def __init__(
-        self, settings: RouterSettings, front: FrontSettings, tokenizer: Tokenizer, endpoints: Path, ports: Ports
+        self,
+        settings: RouterSettings,
+        front: FrontSettings,
+        tokenizer: Tokenizer,
+        endpoints: Path,
+        ports: Ports,
+        classes: Classes | None = None,
+        classes_file: Path | None = None,
     ) -> None:
-        self.backend = RouterBackend(settings)
         self.counters = Counters()
+        self.backend = RouterBackend(settings, self.counters)
         self.front = Front(front, tokenizer, self.backend, observe=self._observe)
+        self.set_classes(classes or Classes())
         self.http_port = self.metrics_port = 0
         admin = Admin(settings, self.backend, self.counters, lambda: self.front.in_flight, self._not_ready)
         self._metrics = MetricsServer(admin.routes())
         self._watcher = EndpointWatcher(endpoints, self.backend.set_addresses, settings.watch_seconds)
         self._ports = ports
-        self._watching: asyncio.Task[None] | None = None
+        self._classes_file = classes_file
+        self._watch_seconds = settings.watch_seconds
+        self._watching: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
         self._http_site: web.TCPSite | None = None
 
+    def set_classes(self, classes: Classes) -> None:
+        """From the next request on."""
+        self.front.classes = self.backend.classes = classes
+        self.counters.set_classes(classes)
+        self.backend.fleet.law = replace(self.backend.fleet.law, tpot_seconds=classes.strictest_tpot_s)
+
     async def start(self) -> None:
         """Raises PortTaken."""
-        self._watching = asyncio.get_running_loop().create_task(self._watcher.run())
+        loop = asyncio.get_running_loop()
+        self._watching = [loop.create_task(self._watcher.run())]
+        if self._classes_file is not None:
+            self._watching.append(loop.create_task(self._watch_classes(self._classes_file)))
         self.metrics_port = await self._listen_metrics()
         await self._listen_http()
 
@@ -78,9 +98,9 @@ class RouterApp:
 
     async def close(self) -> None:
         """Ends everything that is left."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        for watching in self._watching:
+            watching.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
         if self._runner is not None:
             await self._runner.cleanup()
         await self.backend.close()
@@ -105,6 +125,24 @@ class RouterApp:
             raise PortTaken(self._ports.bind, self._ports.http, "http", error) from error
         self._http_site = site
         self.http_port = int(self._runner.addresses[0][1])
+
+    async def _watch_classes(self, file: Path) -> None:
+        """A file that is missing or broken leaves what was known, and is reported once."""
+        known, problem = self.front.classes.all, ""
+        while True:
+            await asyncio.sleep(self._watch_seconds)
+            classes, found = None, ""
+            try:
+                classes = read_classes(file)
+            except ValueError as error:
+                found = str(error)
+            if found and found != problem:
+                log.warning("%s; keeping the classes known", found)
+            problem = found
+            if classes is not None and classes.all != known:
+                known = classes.all
+                self.set_classes(classes)
+                log.info("classes: %s", ", ".join(each.name for each in known))
 
     def _not_ready(self) -> str:
         if self.front.draining:

@@ -8,6 +8,9 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
 
+import msgspec
+
+from tandem_runtime.contracts.classes import Classes
 from tandem_runtime.contracts.pod_protocol import (
     VERSION,
     Cancel,
@@ -19,12 +22,14 @@ from tandem_runtime.contracts.pod_protocol import (
     RouterHello,
     Submit,
 )
+from tandem_runtime.contracts.signals import Startup
 from tandem_runtime.policy.choice import Hold, Pair
 from tandem_runtime.policy.dispatch import next_dispatch, next_look
 from tandem_runtime.policy.fleet import Fleet
 from tandem_runtime.policy.pods import HEADROOM_TOKENS, PodSnapshot
 from tandem_runtime.policy.queue import QueueFull, WaitingQueue
 from tandem_runtime.policy.waiting import Waiting
+from tandem_runtime.router.counters import Counters
 from tandem_runtime.router.endpoints import Address
 from tandem_runtime.router.flight import Flight
 from tandem_runtime.router.link import PodLink
@@ -33,6 +38,8 @@ from tandem_runtime.router.settings import RouterSettings
 TURNED_AWAY = frozenset({Reason.OVERLOADED, Reason.DRAINING})
 """Reasons of pods that did not begin: the request goes back to the queue, as long as its timeout allows."""
 
+MAX_STARTUPS = 256
+"""Start-up records that are kept; pods that come and go for weeks must not fill the memory."""
 LEASE_CHECK_SECONDS = 0.5
 """A lease that ends is no event: all pods are looked at again that often."""
 
@@ -40,12 +47,20 @@ LEASE_CHECK_SECONDS = 0.5
 class RouterBackend:
     """The front's Backend. Runs on one event loop; `clock` is monotonic seconds."""
 
-    def __init__(self, settings: RouterSettings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, settings: RouterSettings, counters: Counters | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.queue = WaitingQueue(settings.limits, settings.queue)
+        self.counters = counters or Counters()
+        self.classes = Classes()
         self.fleet = Fleet(settings.choice)
         self.links: dict[Address, PodLink] = {}
         self.retries: Counter[str] = Counter()
         """By kind: what made requests move to another pod."""
+        self.ways: Counter[str] = Counter()
+        """By who computes the prompt: dispatches."""
+        self.startups: dict[str, Startup] = {}
+        """By incarnation, the latest ones."""
         self._settings = settings
         self._clock = clock
         self._flights: dict[str, Flight] = {}
@@ -69,11 +84,22 @@ class RouterBackend:
     async def submit(self, request: Submit) -> AsyncGenerator[Delta | Failed, None]:
         """Deltas in order over all attempts. Never raises for what pods do: a Failed says it."""
         now = self._clock()
-        flight = Flight(request, now, now + request.remaining_ms / 1000)
+        slo = self.classes.find(request.request_class) or self.classes.default
+        prompt_tokens = len(request.prompt_ids)
+        self.counters.arrive(request.id, slo, prompt_tokens)
+        flight = Flight(
+            request,
+            now - request.spent_ms / 1000,
+            now + request.remaining_ms / 1000,
+            slo,
+            self.fleet.service_seconds(prompt_tokens),
+            self.counters.expected_output_tokens(slo.name, request.sampling.max_tokens),
+        )
         try:
             self.queue.add(flight.waiting(), now, pods=self._no_pod_since is None)
         except QueueFull as full:
-            yield Failed(request.id, 0, Reason.OVERLOADED, str(full), retryable=False)
+            retry_after_seconds = full.retry_after_seconds
+            yield Failed(request.id, 0, full.reason, str(full), False, retry_after_seconds=retry_after_seconds)
             return
         self._flights[request.id] = flight
         try:
@@ -145,6 +171,7 @@ class RouterBackend:
         if link.hello is not None and link.hello.max_context_tokens:
             contexts = [other.hello.max_context_tokens for other in self.links.values() if other.hello is not None]
             self._pod_context_tokens = min(contexts)
+            self._note_start(link)
         self._stale.add(link)
         self._schedule_pump()
 
@@ -242,15 +269,31 @@ class RouterBackend:
                 link.known_as = snapshot.incarnation
         self._stale.clear()
 
+    def _note_start(self, link: PodLink) -> None:
+        hello, now = link.hello, self._clock()
+        if hello is None:
+            return
+        known = self.startups.pop(hello.incarnation, None)
+        ready = now if link.state is not None and link.state.ready else None
+        if known is None:
+            known = Startup(pod=hello.pod, role=hello.role, incarnation=hello.incarnation, loaded=now, ready=ready)
+        elif known.ready is None:
+            known = msgspec.structs.replace(known, ready=ready)
+        self.startups[hello.incarnation] = known
+        if len(self.startups) > MAX_STARTUPS:
+            del self.startups[next(iter(self.startups))]
+
     def _dispatch(self, flight: Flight, pair: Pair, now: float) -> None:
         by_incarnation = {link.hello.incarnation: link for link in self.links.values() if link.hello is not None}
         link = by_incarnation[pair.decode.incarnation]
         peer = None
         if pair.prefill is not None:
             flight.prefill_link = by_incarnation[pair.prefill.incarnation]
-            flight.prefill_tokens = flight.tokens()
-            flight.prefill_link.prefill_tokens += flight.prefill_tokens
+            flight.prefill_link.prefilling.start(flight.submit.id, flight.tokens(), pair.prefill, now)
             peer = peer_of(flight.prefill_link)
+        flight.way = pair.way
+        flight.predicted_seconds = flight.predicted_seconds or pair.first_token_seconds
+        self.ways[pair.way] += 1
         self._stale.update({link} if flight.prefill_link is None else {link, flight.prefill_link})
         flight.link = link
         flight.pods.append(link.name() if peer is None else f"{peer.pod}+{link.name()}")
@@ -267,6 +310,12 @@ class RouterBackend:
         waited_seconds = now - flight.arrived
         if why == "timeout":
             flight.fail("timeout", f"the request timeout passed after {waited_seconds:.1f} s in the queue")
+            return
+        if why == "late":
+            bound_seconds = flight.slo.ttft_bound_s(len(flight.submit.prompt_ids))
+            text = f"too busy to answer within {bound_seconds:g} s, the objective of class {flight.slo.name}"
+            retry_after_seconds = self.queue.retry_after_seconds(now)
+            flight.fail("late", f"{text}; try again in {retry_after_seconds} s", retry_after_seconds)
             return
         problems = "; ".join(f"{link.name()}: {link.problem or 'not ready'}" for link in self.links.values())
         flight.fail(
@@ -291,7 +340,7 @@ class RouterBackend:
 
     def _count_prefilled(self, flight: Flight) -> None:
         if flight.prefill_link is not None:
-            flight.prefill_link.prefill_tokens = max(0, flight.prefill_link.prefill_tokens - flight.prefill_tokens)
+            flight.prefill_link.prefilling.end(flight.submit.id, self._clock())
             self._stale.add(flight.prefill_link)
             flight.prefill_link = None
             self._schedule_pump()

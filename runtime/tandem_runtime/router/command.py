@@ -15,11 +15,13 @@ import msgspec
 import uvloop
 
 from tandem_runtime.contracts import names
+from tandem_runtime.contracts.classes import read_classes
 from tandem_runtime.contracts.durations import parse_duration
-from tandem_runtime.contracts.flags import parse_count, parse_port
+from tandem_runtime.contracts.flags import parse_count, parse_natural, parse_port
 from tandem_runtime.contracts.token_file import TokenFile, TokenFileError
 from tandem_runtime.openai.front import FrontSettings
-from tandem_runtime.policy.waiting import QueueLimits
+from tandem_runtime.policy.fleet import ChoiceLaw
+from tandem_runtime.policy.waiting import QueueLaw, QueueLimits
 from tandem_runtime.router.app import Ports, PortTaken, RouterApp, serve
 from tandem_runtime.router.settings import RouterSettings
 from tandem_runtime.telemetry.logs import configure_logging
@@ -46,6 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how long a request waits while there is no decode pod (default 120s)",
     )
     parser.add_argument(
+        "--classes",
+        type=Path,
+        metavar="FILE",
+        help="service classes (JSON); read again on change",
+    )
+    parser.add_argument(
         "--max-context-tokens", type=parse_count, metavar="N", help="prompt and answer together (default: the model's)"
     )
     parser.add_argument(
@@ -54,6 +62,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=limits.max_requests,
         metavar="N",
         help="more that wait are answered with 429 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--short-prompt-tokens",
+        type=parse_natural,
+        default=0,
+        metavar="N",
+        help="prompts of up to N uncached tokens are computed by decode pods (default 0: all go to prefill pods)",
+    )
+    parser.add_argument(
+        "--shed-late",
+        action="store_true",
+        help="answer 429 to requests whose objective has passed while they waited, instead of serving them last",
     )
     parser.add_argument(
         "--drain-timeout",
@@ -77,6 +97,10 @@ def run(args: argparse.Namespace) -> int:
     except TokenFileError as error:
         return fail(f"--token-file: {error}", names.EXIT_BAD_CONFIG)
     try:
+        classes = read_classes(args.classes) if args.classes else None
+    except ValueError as error:
+        return fail(f"--classes: {error}", names.EXIT_BAD_CONFIG)
+    try:
         tokenizer = load_tokenizer(args.model)
         context_tokens = args.max_context_tokens or read_context_tokens(args.model)
     except (TokenizerError, ValueError) as error:
@@ -88,13 +112,16 @@ def run(args: argparse.Namespace) -> int:
         incarnation=secrets.token_hex(8),
         max_context_tokens=context_tokens,
         limits=QueueLimits(max_requests=args.max_queue_requests, wait_for_pods_seconds=args.wait_for_pods),
+        queue=QueueLaw(sheds_late=args.shed_late, short_tokens=args.short_prompt_tokens),
+        choice=ChoiceLaw(short_tokens=args.short_prompt_tokens),
     )
     ports = Ports(args.bind, args.http_port, args.metrics_port)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
 
         async def main() -> None:
             front = FrontSettings(model_name=args.model_name)
-            await serve(RouterApp(settings, front, tokenizer, args.endpoints, ports), args.drain_timeout)
+            app = RouterApp(settings, front, tokenizer, args.endpoints, ports, classes, args.classes)
+            await serve(app, args.drain_timeout)
 
         try:
             runner.run(main())

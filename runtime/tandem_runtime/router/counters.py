@@ -2,75 +2,74 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from dataclasses import dataclass, field
 from typing import Final
 
+from tandem_runtime.contracts.classes import Classes
+from tandem_runtime.contracts.goodput import ClassTotals, End, SloClass
 from tandem_runtime.openai.errors import CLIENT_GONE_STATUS
 from tandem_runtime.openai.record import RequestRecord
 
-TTFT_EDGES_SECONDS: Final = tuple(0.001 * 1.5**k for k in range(33))
-"""1 ms to 10 minutes: the edges of every router are the same, so that histograms can be added."""
-TPOT_EDGES_SECONDS: Final = tuple(0.0001 * 1.5**k for k in range(29))
-"""0.1 ms to 10 s."""
-SHED_STATUSES: Final = frozenset({429, 502, 503})
+SHED_STATUSES: Final = frozenset({429, 503})
 """The fleet had no room or no pod for it."""
+MEMORY: Final = 0.05
+"""Weight of one more answer in the length that the next ones are expected to have."""
 
 
-@dataclass
-class Histogram:
-    """`counts[i]` values are at most `edges[i]` and above the edge before; the last count is of all above."""
-
-    edges: tuple[float, ...]
-    counts: list[int] = field(default_factory=list)
-    total: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.counts = [0] * (len(self.edges) + 1)
-
-    def add(self, value: float) -> None:
-        """Counts one value."""
-        self.counts[bisect_left(self.edges, value)] += 1
-        self.total += value
-
-
-@dataclass
 class Counters:
-    """Requests that ended, by how. Those refused as malformed (other 4xx) count only as answers."""
+    """Requests by class and how they ended. Those refused before they asked for a pod count only as answers."""
 
-    arrivals: int = 0
-    prompt_tokens: int = 0
-    output_tokens: int = 0
-    completed: int = 0
-    shed: int = 0
-    failed: int = 0
-    cancelled: int = 0
-    retried: int = 0
-    """Requests that needed more than one pod."""
-    answers: dict[tuple[str, str], int] = field(default_factory=dict)
-    """By (status, reason)."""
-    ttft: Histogram = field(default_factory=lambda: Histogram(TTFT_EDGES_SECONDS))
-    tpot: Histogram = field(default_factory=lambda: Histogram(TPOT_EDGES_SECONDS))
+    def __init__(self, classes: Classes | None = None) -> None:
+        self.totals: dict[str, ClassTotals] = {}
+        self.retried = 0
+        """Requests that needed more than one pod."""
+        self.answers: dict[tuple[str, str, str], int] = {}
+        """By (status, reason, class)."""
+        self.output_tokens = 0
+        """Of all answers, those that broke off too."""
+        self._arrived: dict[str, ClassTotals] = {}
+        self._lengths: dict[str, float] = {}
+        self.set_classes(classes or Classes())
+
+    def set_classes(self, classes: Classes) -> None:
+        """Counts of classes that are gone stay: they are cumulative."""
+        for slo in classes.all:
+            if slo.name in self.totals:
+                self.totals[slo.name].slo = slo
+            else:
+                self.totals[slo.name] = ClassTotals(slo)
+
+    def arrive(self, submit_id: str, slo: SloClass, prompt_tokens: int, cached_tokens: int = 0) -> None:
+        """At the door, whatever becomes of it."""
+        totals = self.totals.setdefault(slo.name, ClassTotals(slo))
+        totals.arrive(prompt_tokens, cached_tokens)
+        self._arrived[submit_id] = totals
+
+    def expected_output_tokens(self, request_class: str, max_tokens: int) -> int:
+        """What an answer of this class is expected to take: as long as the recent ones, and no longer than asked."""
+        return min(max_tokens, int(self._lengths.get(request_class, 0.0)))
 
     def count(self, record: RequestRecord) -> None:
-        """One request has ended."""
-        answer = (str(record.status), record.reason)
+        """One request has ended; the record gets the verdict."""
+        answer = (str(record.status), record.reason, record.request_class)
         self.answers[answer] = self.answers.get(answer, 0) + 1
-        if not record.submit_id:
+        totals = self._arrived.pop(record.submit_id, None)
+        if totals is None:
             return  # refused before it could ask for a pod
-        self.arrivals += 1
-        self.prompt_tokens += record.prompt_tokens
-        self.output_tokens += record.output_tokens
         self.retried += record.attempts > 1
-        if record.status == 200:
-            self.completed += 1
-        elif record.status == CLIENT_GONE_STATUS:
-            self.cancelled += 1
-        elif record.status in SHED_STATUSES:
-            self.shed += 1
-        elif record.status >= 500:
-            self.failed += 1
-        if record.first_token_seconds is not None:
-            self.ttft.add(record.first_token_seconds)
-        if (tpot := record.tpot_seconds()) is not None:
-            self.tpot.add(tpot)
+        self.output_tokens += record.output_tokens
+        end = end_of(record.status)
+        record.verdict = totals.finish(record.prompt_tokens, end, record.times(), record.seconds).value
+        if end is End.COMPLETED:
+            known = self._lengths.get(record.request_class, float(record.output_tokens))
+            self._lengths[record.request_class] = known + MEMORY * (record.output_tokens - known)
+
+
+def end_of(status: int) -> End:
+    """How a request ended, by its status."""
+    if status == 200:
+        return End.COMPLETED
+    if status == CLIENT_GONE_STATUS:
+        return End.CANCELLED
+    if status in SHED_STATUSES:
+        return End.SHED
+    return End.FAILED if status >= 500 else End.REFUSED

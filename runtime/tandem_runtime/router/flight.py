@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from tandem_runtime.contracts.goodput import SloClass
 from tandem_runtime.contracts.pod_protocol import Delta, Failed, PrefillPeer, Submit
 from tandem_runtime.policy.waiting import Waiting
 
@@ -20,11 +21,16 @@ MOST_RETRIES_TOLD: Final = 8
 
 @dataclass(eq=False)
 class Flight:
-    """`arrived` and `deadline` are monotonic seconds; `submit` is as the front gave it."""
+    """`arrived` and `timeout_at` are monotonic seconds; `submit` is as the front gave it."""
 
     submit: Submit
     arrived: float
-    deadline: float
+    timeout_at: float
+    slo: SloClass = field(default_factory=SloClass)
+    service_seconds: float = 0.0
+    """From an idle fleet to the first token, as predicted when it came."""
+    output_tokens: int = 0
+    """Expected answer."""
     events: asyncio.Queue[Delta | Failed] = field(default_factory=asyncio.Queue)
     attempt: int = 0
     """Goes up with each pod it is sent to after the first."""
@@ -34,13 +40,16 @@ class Flight:
     """Output tokens that were handed to the front, in order, over all attempts."""
     link: PodLink | None = None
     prefill_link: PodLink | None = None
-    prefill_tokens: int = 0
-    """Counted at `prefill_link` until the first token of this attempt."""
+    """Until the first token of this attempt."""
     failed_at: frozenset[str] = frozenset()
     """Incarnations of pods that failed it."""
     pods: list[str] = field(default_factory=list)
     retries: list[str] = field(default_factory=list)
     queued_seconds: float = 0.0
+    way: str = ""
+    """Who computes the prompt, as the last choice said."""
+    predicted_seconds: float = 0.0
+    """From the first dispatch to the first token; 0 when nobody knew."""
 
     def tokens(self) -> int:
         """What a pod has to hold to go on: prompt and answer so far."""
@@ -51,8 +60,15 @@ class Flight:
         return Waiting(
             self.submit.id,
             self.arrived,
-            self.deadline,
+            self.timeout_at,
             self.tokens(),
+            objective_at=self.arrived + self.slo.ttft_bound_s(len(self.submit.prompt_ids)),
+            priority=self.slo.priority,
+            service_seconds=self.service_seconds,
+            tenant=self.submit.tenant_salt.hex(),
+            request_class=self.slo.name,
+            output_tokens=max(0, self.output_tokens - len(self.emitted_ids)),
+            tpot_seconds=self.slo.tpot_s,
             resumed=self.attempt > 0,
             streaming=bool(self.emitted_ids),
             avoid=self.failed_at,
@@ -65,17 +81,23 @@ class Flight:
             self.submit,
             attempt=self.attempt,
             emitted_ids=list(self.emitted_ids),
-            remaining_ms=max(1, int(1000 * (self.deadline - now))),
+            remaining_ms=max(1, int(1000 * (self.timeout_at - now))),
             prefill_peer=peer,
         )
 
-    def fail(self, reason: str, message: str) -> None:
+    def fail(self, reason: str, message: str, retry_after_seconds: int | None = None) -> None:
         """Ends it without a result."""
-        self.events.put_nowait(Failed(self.submit.id, self.attempt, reason, message, retryable=False))
+        self.events.put_nowait(
+            Failed(self.submit.id, self.attempt, reason, message, False, retry_after_seconds=retry_after_seconds)
+        )
 
     def details(self) -> dict[str, object]:
         """For the access log."""
         left_out = len(self.retries) - MOST_RETRIES_TOLD
         retries = [f"{left_out} before", *self.retries[-MOST_RETRIES_TOLD:]] if left_out > 0 else self.retries
-        facts = {"pods": ">".join(self.pods[-MOST_RETRIES_TOLD:]), "retries": "; ".join(retries)}
+        facts: dict[str, object] = {"pods": ">".join(self.pods[-MOST_RETRIES_TOLD:]), "retries": "; ".join(retries)}
+        if self.way not in ("", "remote"):
+            facts["prompt_by"] = self.way
+        if self.predicted_seconds:
+            facts["ttft_predicted_seconds"] = round(self.queued_seconds + self.predicted_seconds, 4)
         return {**facts, "queued_seconds": round(self.queued_seconds, 4)}

@@ -16,6 +16,7 @@ from tandem_runtime.contracts.framing import FrameError, pack
 from tandem_runtime.policy.pods import PodSnapshot
 from tandem_runtime.router.endpoints import Address
 from tandem_runtime.router.frames import FrameParser
+from tandem_runtime.router.prefilling import Prefilling
 from tandem_runtime.router.settings import LinkSettings
 
 if TYPE_CHECKING:
@@ -61,8 +62,7 @@ class PodLink:
         self.state: wire.PodState | None = None
         self.flights: dict[str, Flight] = {}
         """Requests that this pod decodes for us."""
-        self.prefill_tokens = 0
-        """Prompt tokens that we sent here as to a prefill pod and that have no first output token yet."""
+        self.prefilling = Prefilling()
         self.problem = "not connected yet"
         self.known_as = ""
         """Incarnation under which the choice of pods knows it."""
@@ -72,6 +72,7 @@ class PodLink:
         self._jitter = jitter
         self._connection: PodConnection | None = None
         self._kv_sent_tokens = 0
+        self._state_at = 0.0
         self._slots: int | None = None
         self._slots_until = 0.0
 
@@ -115,6 +116,11 @@ class PodLink:
         slots = self._slots
         if slots is not None and now >= self._slots_until:
             slots = 0
+        coefficients = self.hello.coefficients
+        busy_until = now + self.prefilling.left_seconds(now)
+        if coefficients is not None and self.state.waiting_tokens > self.prefilling.tokens:  # other routers' too
+            behind_seconds = coefficients.prefill_seconds(self.state.waiting_tokens - self.prefilling.tokens)
+            busy_until += max(0.0, self._state_at + behind_seconds - now)
         return PodSnapshot(
             pod=self.hello.pod,
             role=self.hello.role,
@@ -123,10 +129,13 @@ class PodLink:
             ready=self.state.ready,
             draining=self.state.draining,
             running=max(self.state.running + self.state.waiting, len(self.flights)),
-            waiting_tokens=max(self.state.waiting_tokens, self.prefill_tokens),
+            waiting_tokens=max(self.state.waiting_tokens, self.prefilling.tokens),
             kv_used_tokens=self.state.kv_used_tokens + self._kv_sent_tokens,
             kv_total_tokens=self.state.kv_total_tokens,
             slots=slots,
+            busy_until=busy_until if coefficients is not None else None,
+            max_sequences=self.hello.max_sequences,
+            coefficients=coefficients,
         )
 
     async def _connect_once(self) -> tuple[str, bool]:
@@ -185,6 +194,7 @@ class PodLink:
             self._events.failure_arrived(self, message)
         elif isinstance(message, wire.PodState):
             self.state = message
+            self._state_at = time.monotonic()
             self._kv_sent_tokens = 0
             self._events.link_changed(self)
         elif isinstance(message, wire.Credits):
@@ -199,7 +209,8 @@ class PodLink:
             self._events.link_lost(self, reason)
         self.hello = self.state = self._connection = None
         self.flights = {}
-        self.prefill_tokens = self._kv_sent_tokens = 0
+        self.prefilling.clear()
+        self._kv_sent_tokens = 0
         self._slots = None
         if was_up:
             self._events.link_changed(self)

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from tandem_runtime.contracts import names
+from tandem_runtime.contracts.classes import read_classes
 from tandem_runtime.contracts.coefficients import read_coefficients
 from tandem_runtime.contracts.endpoints import Endpoints, PodEndpoint
 from tandem_runtime.contracts.flags import parse_count, parse_natural, parse_port
@@ -88,6 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-context-tokens", type=parse_count, metavar="N", help="prompt and answer together (default: the model's)"
     )
+    parser.add_argument("--classes", type=Path, metavar="FILE", help="service classes with their objectives (JSON)")
     parser.add_argument("--verbose", action="store_true", help="show the logs of all processes")
 
 
@@ -115,6 +117,11 @@ def check(args: argparse.Namespace) -> None:
         # Said here: every process would say it, and which of them is heard first is chance.
         text = f"--model {args.model} has no config.json; it takes a folder as Hugging Face saves it"
         raise ServeError(text, names.EXIT_BAD_MODEL)
+    if args.classes is not None:
+        try:
+            read_classes(args.classes)
+        except ValueError as error:
+            raise ServeError(f"--classes: {error}") from error
     if args.executor == "emulated":
         try:
             read_coefficients(args.coefficients or EMULATED_COEFFICIENTS)
@@ -207,6 +214,8 @@ def make_children(args: argparse.Namespace, plan: ServePlan, directory: Path) ->
     if args.deterministic:
         engine += ["--deterministic"]
     router = ["router", *common, "--endpoints", str(endpoints_file), "--model-name", model_name(args)]
+    if args.classes is not None:
+        router += ["--classes", str(args.classes)]
     router += ["--http-port", str(plan.http_port), "--metrics-port", str(plan.metrics_port)]
     children = [Child("router", router, verbose=args.verbose)]
     for pod in plan.pods:

@@ -125,6 +125,7 @@ async def _load(settings: ServerSettings, terminated: asyncio.Event) -> Pod | No
         address=settings.address,
         token=settings.token,
         model_name=settings.model_name,
+        coefficients=settings.coefficients,
     )
     pace = None
     if settings.coefficients is not None:

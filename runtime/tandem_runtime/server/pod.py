@@ -6,6 +6,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
+from tandem_runtime.contracts.coefficients import Coefficients
 from tandem_runtime.contracts.pod_protocol import VERSION, Delta, Failed, PodHello, PodState, Reason, Submit
 from tandem_runtime.contracts.token_file import TokenSource
 from tandem_runtime.engine.client import EngineClient
@@ -34,6 +35,8 @@ class PodIdentity:
     address: str
     token: TokenSource
     model_name: str = ""
+    coefficients: Coefficients | None = None
+    """What an emulated pod takes its time from; of a real one nobody knows them yet."""
 
 
 class Pod:
@@ -87,6 +90,9 @@ class Pod:
             model_name=identity.model_name,
             max_context_tokens=self.engine.context_tokens,
             compat_hash=self.engine.capacity.compat_hash,
+            max_sequences=self.engine.capacity.max_sequences,
+            step_tokens=self.engine.engine.settings.step_tokens,
+            coefficients=identity.coefficients,
         )
 
     def state(self) -> PodState:

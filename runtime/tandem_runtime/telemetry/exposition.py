@@ -17,8 +17,8 @@ class Metric:
     help: str
     kind: str
     values: list[tuple[Mapping[str, str], float]] = field(default_factory=list)
-    total: float = 0.0
-    """Of a histogram: the sum of all that was counted."""
+    sums: list[tuple[Mapping[str, str], float, int]] = field(default_factory=list)
+    """Of a histogram, by labels: the sum of all that was counted, and how many there were."""
 
 
 def gauge(name: str, words: str, value: float, labels: Mapping[str, str] | None = None) -> Metric:
@@ -33,9 +33,21 @@ def counter(name: str, words: str, value: float, labels: Mapping[str, str] | Non
 
 def histogram(name: str, words: str, edges: Sequence[float], counts: Sequence[int], total: float) -> Metric:
     """`counts[i]` values lie at or below `edges[i]` and above the edge before; the last count is of all above."""
+    return histograms(name, words, edges, [({}, counts, total)])
+
+
+def histograms(
+    name: str, words: str, edges: Sequence[float], series: Iterable[tuple[Mapping[str, str], Sequence[int], float]]
+) -> Metric:
+    """Several of one name, told apart by their labels: each with its counts and its sum."""
     limits = [*[f"{edge:.6g}" for edge in edges], "+Inf"]
-    buckets = [({"le": limit}, float(below)) for limit, below in zip(limits, accumulate(counts), strict=True)]
-    return Metric(name, words, "histogram", list(buckets), total)
+    metric = Metric(name, words, "histogram")
+    for labels, counts, total in series:
+        metric.values.extend(
+            ({**labels, "le": limit}, float(below)) for limit, below in zip(limits, accumulate(counts), strict=True)
+        )
+        metric.sums.append((labels, total, sum(counts)))
+    return metric
 
 
 def render(metrics: Iterable[Metric]) -> bytes:
@@ -45,8 +57,8 @@ def render(metrics: Iterable[Metric]) -> bytes:
         lines += [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}"]
         bucket = "_bucket" if metric.kind == "histogram" else ""
         lines += [f"{metric.name}{bucket}{_labels(labels)} {value}" for labels, value in metric.values]
-        if bucket:
-            lines += [f"{metric.name}_sum {metric.total}", f"{metric.name}_count {metric.values[-1][1]}"]
+        for labels, total, count in metric.sums:
+            lines += [f"{metric.name}_sum{_labels(labels)} {total}", f"{metric.name}_count{_labels(labels)} {count}"]
     return ("\n".join(lines) + "\n").encode()
 
 

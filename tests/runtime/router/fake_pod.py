@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any
 
 from tandem_runtime.contracts import pod_protocol as wire
+from tandem_runtime.contracts.coefficients import Coefficients
 from tandem_runtime.contracts.framing import PREFIX, pack
 from tandem_runtime.text.byte_tokenizer import ByteTokenizer
 from tandem_runtime.text.detokenizer import Detokenizer
@@ -38,6 +39,7 @@ class FakePod:
     ready: bool = True
     kv_total_tokens: int = 100_000
     slots: int | None = None
+    coefficients: Coefficients | None = None
     fail: Callable[[wire.Submit], wire.Failed | None] = lambda submit: None
     die_after_tokens: int | None = None
     """Breaks all its connections when it has sent that many tokens of one request."""
@@ -144,6 +146,7 @@ class FakePod:
             model_name="",
             max_context_tokens=self.max_context_tokens,
             compat_hash="same",
+            coefficients=self.coefficients,
         )
 
     def _state(self) -> wire.PodState:

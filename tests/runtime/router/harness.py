@@ -12,7 +12,9 @@ from typing import Any
 
 import aiohttp
 import msgspec
+from tandem_runtime.contracts.classes import read_classes, write_classes
 from tandem_runtime.contracts.endpoints import Endpoints, PodEndpoint, ServiceEndpoint
+from tandem_runtime.contracts.goodput import SloClass
 from tandem_runtime.openai.front import FrontSettings
 from tandem_runtime.policy.waiting import QueueLimits
 from tandem_runtime.router.app import Ports, RouterApp
@@ -41,6 +43,7 @@ class Harness:
     app: RouterApp
     session: aiohttp.ClientSession
     file: Path
+    classes_file: Path
 
     @property
     def url(self) -> str:
@@ -98,14 +101,22 @@ async def eventually(holds: Callable[[], bool], timeout_seconds: float = 5.0) ->
 
 
 @asynccontextmanager
-async def running_router(*pods: FakePod, front: FrontSettings | None = None, **changes: Any) -> AsyncIterator[Harness]:
-    """Starts pods that are not started yet; the router knows them all."""
+async def running_router(
+    *pods: FakePod, front: FrontSettings | None = None, classes: list[SloClass] | None = None, **changes: Any
+) -> AsyncIterator[Harness]:
+    """Starts pods that are not started yet; the router knows them all. `classes` stand in `harness.classes_file`."""
     with TemporaryDirectory() as directory:
         file = Path(directory) / "endpoints.json"
         settings = replace(SETTINGS, **changes)
-        app = RouterApp(settings, front or FrontSettings(MODEL), load_tokenizer(None), file, Ports("127.0.0.1", 0, 0))
+        classes_file = Path(directory) / "classes.json"
+        if classes is not None:
+            classes_file.write_bytes(write_classes(classes))
+        known = read_classes(classes_file) if classes is not None else None
+        ports = Ports("127.0.0.1", 0, 0)
+        front = front or FrontSettings(MODEL)
+        app = RouterApp(settings, front, load_tokenizer(None), file, ports, known, known and classes_file)
         async with aiohttp.ClientSession() as session:
-            harness = Harness(app, session, file)
+            harness = Harness(app, session, file, classes_file)
             for pod in pods:
                 if not pod.address:
                     await pod.start()

@@ -133,12 +133,20 @@ async def test_without_any_pod_the_answer_is_503_with_retry_after_and_the_reason
         assert "no decode pod became ready within 0.1 s" in answer["error"]["message"]
 
 
-async def test_a_full_queue_answers_429_at_once() -> None:
-    async with running_router(limits=QueueLimits(max_requests=1)) as router:
+async def test_a_full_queue_answers_at_once_429_when_pods_are_full_and_503_when_there_are_none() -> None:
+    async with running_router(FakePod("d0", slots=0), limits=QueueLimits(max_requests=1)) as router:
+        await eventually(lambda: all(snapshot.slots == 0 for snapshot in router.app.backend.snapshots()))
         waiting = asyncio.create_task(router.complete())
         await eventually(lambda: len(router.app.backend.queue) == 1)
         status, _, headers = await router.complete()
         assert (status, headers["x-tandem-reason"], headers["Retry-After"]) == (429, "queue_full", "1")
+        waiting.cancel()
+        await eventually(lambda: len(router.app.backend.queue) == 0)
+    async with running_router(limits=QueueLimits(max_requests=1)) as router:
+        waiting = asyncio.create_task(router.complete())
+        await eventually(lambda: len(router.app.backend.queue) == 1)
+        status, _, headers = await router.complete()
+        assert (status, headers["x-tandem-reason"], headers["Retry-After"]) == (503, "no_pod", "1")
         waiting.cancel()
         await eventually(lambda: len(router.app.backend.queue) == 0)
 
