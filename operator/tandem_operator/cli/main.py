@@ -11,6 +11,7 @@ import yaml
 from tandem_operator.api import names
 from tandem_operator.api.crd import crd_text
 from tandem_operator.api.deployment import parse_deployment
+from tandem_operator.cli import plan, simulate
 from tandem_operator.config import RenderSettings
 from tandem_operator.render.objects import render
 
@@ -32,7 +33,13 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="IMAGE",
         help="image for specs that name none (default: %(default)s)",
     )
+    plan.add_parser(commands)
+    simulate.add_parser(commands)
     options = parser.parse_args(arguments)
+    if options.command == "plan":
+        return plan.run(options)
+    if options.command == "simulate":
+        return simulate.run(options)
     if options.command == "crd":
         print(crd_text(), end="")
         return 0

@@ -22,7 +22,7 @@ from tandem_operator.simulation.scenario import Scenario
 from tandem_operator.simulation.tandem import ABLATIONS, SWITCHES, Tandem
 from tandem_operator.simulation.workload import Synthetic
 
-SHORT = Scenario("short", "", Synthetic(Steps(((0.0, 3.0), (60.0, 9.0))), CHAT, 120.0), settings(), fleet())
+SHORT = Scenario("short", "", Synthetic(Steps(((0.0, 2.0), (30.0, 6.0))), CHAT, 50.0), settings(), fleet())
 ORACLE = Clairvoyant(
     Schedule(name="oracle-clairvoyant", sizes=sizes_of([Need(1.5, 0.5), Need(2.5, 1.0)])),
     Outcome(scenario="short", policy="oracle-clairvoyant", seed=0, seconds=120.0),
@@ -83,7 +83,7 @@ def test_an_ablation_lacks_exactly_what_its_name_says() -> None:
 @pytest.mark.parametrize("name", ["tandem", "tandem-no-lead", "hybrid-regression", "hpa-utilisation:target=0.5"])
 def test_a_recorded_decision_is_the_same_when_it_is_run_again(name: str) -> None:
     records = recorded(name)
-    assert len(records) >= 8
+    assert len(records) >= 4
     assert [line for record in records for line in differences(record)] == []
 
 
