@@ -34,7 +34,7 @@ class Step(Protocol):
     @property
     def prefill_tokens(self) -> int: ...
     @property
-    def prefill_context_tokens(self) -> int: ...
+    def prefill_attended(self) -> float: ...
     @property
     def seconds(self) -> float: ...
 
@@ -78,13 +78,16 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
         return _relative(self.decode_line, self.decode, (float(sequences), float(kv_tokens)))
 
 
-def start(prior: Coefficients, physics: Coefficients | None = None) -> Calibration:
-    """Knows the prior only. `physics`: what no measurement can be faster than (`roofline.limit`)."""
+def start(prior: Coefficients, physics: Coefficients | None = None, share: float = PHYSICS_SHARE) -> Calibration:
+    """Knows the prior only. `physics`: what no measurement can be faster than (`roofline.limit`).
+
+    Without it `share` of the prior stands for it; 0 when the prior is a guess and not a roofline.
+    """
     theta, phi = prior.prefill, prior.decode
     floor = physics or msgspec.structs.replace(
         prior,
-        prefill=Prefill(0.0, PHYSICS_SHARE * theta.theta1_s, PHYSICS_SHARE * theta.theta2_s),
-        decode=Decode(PHYSICS_SHARE * phi.phi0_s, 0.0, PHYSICS_SHARE * phi.phi2_s),
+        prefill=Prefill(0.0, share * theta.theta1_s, share * theta.theta2_s),
+        decode=Decode(share * phi.phi0_s, 0.0, share * phi.phi2_s),
     )
     low, high = floor.prefill, floor.decode
     first = theta.theta0_s or theta.theta1_s * 100 or 1e-3
@@ -116,7 +119,7 @@ def observe(calibration: Calibration, steps: Sequence[Step]) -> Calibration:
         if sequences > 0 and not tokens:
             decodes.append((sequences, step.kv_tokens, step.seconds))
         elif tokens > 0 and not sequences:
-            prompts.append((tokens, tokens * (step.prefill_context_tokens + tokens / 2), step.seconds))
+            prompts.append((tokens, step.prefill_attended or tokens * tokens / 2, step.seconds))
     if not prompts and not decodes:
         return calibration
     return msgspec.structs.replace(

@@ -17,7 +17,7 @@ from tandem_operator.simulation.prefix_cache import PrefixCache
 
 
 class PrefillPod(Pod):
-    """`done` gets every prompt when its last token is computed; `stepped` is called after each step."""
+    """`done` gets every prompt when its last token is computed; `stepped` is called after a step, `idled` the last."""
 
     role: Literal["prefill", "decode"] = "prefill"
 
@@ -32,6 +32,7 @@ class PrefillPod(Pod):
         block_tokens: int,
         done: Callable[[Flight], None],
         stepped: Callable[[PrefillPod], None],
+        idled: Callable[[PrefillPod], None],
     ) -> None:
         super().__init__(name, events, gpus)
         self.coefficients = coefficients
@@ -50,6 +51,7 @@ class PrefillPod(Pod):
         self._step_ends_s = 0.0
         self._done = done
         self._stepped = stepped
+        self._idled = idled
         theta = coefficients.prefill
         self._theta = (theta.theta0_s, theta.theta1_s, theta.theta2_s)
 
@@ -149,4 +151,7 @@ class PrefillPod(Pod):
             self._start_step()
         for flight in finished:
             self._done(flight)
-        self._stepped(self)
+        if self._batch:
+            self._stepped(self)
+        else:
+            self._idled(self)

@@ -44,12 +44,16 @@ UNTAKEN_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Iteration:
-    """One step, for calibration: decoding sequences, their KV tokens, prompt tokens computed, seconds."""
+    """One step, for calibration: decoding sequences, their KV tokens, prompt tokens computed, seconds.
+
+    `prefill_attended`: over the prompt tokens, the tokens that each attends to; n (context + n / 2) of one chunk.
+    """
 
     n: int
     kv_tokens: int
     prefill_tokens: int
     seconds: float
+    prefill_attended: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,7 @@ class Engine:
         self.taken_bytes = 0
         """Payload of remote pages that left the inbox, cumulative: what is handed in minus this is still in memory."""
         self.iterations: deque[Iteration] = deque(maxlen=RECENT_ITERATIONS)
+        self.iterations_total = 0
         self._executor = executor
         self.settings = settings
         self._emit_batch = emit
@@ -208,9 +213,12 @@ class Engine:
             return
         self._failures = 0
         decoding = [w.request for w in work if w.request.phase is Phase.DECODE]
-        prefill_tokens = sum(w.tokens for w in work if w.request.phase is Phase.PREFILL)
+        prompts = [(w.tokens, w.request.computed) for w in work if w.request.phase is Phase.PREFILL]
+        prefill_tokens = sum(tokens for tokens, _ in prompts)
+        attended = sum(tokens * (context + tokens / 2) for tokens, context in prompts)
         kv_tokens = sum(r.computed for r in decoding)
-        self.iterations.append(Iteration(len(decoding), kv_tokens, prefill_tokens, result.seconds))
+        self.iterations.append(Iteration(len(decoding), kv_tokens, prefill_tokens, result.seconds, attended))
+        self.iterations_total += 1
         self.scheduler.apply(work, result, self._clock())
 
     def _tell_pages(self) -> None:

@@ -79,6 +79,7 @@ class Probes:
             "kv_tx_bytes": pod.sent.tx_bytes,
             "kv_rx_bytes": pod.received.rx_bytes,
             "iterations": [asdict(iteration) for iteration in list(engine.iterations)],
+            "iterations_total": engine.iterations_total,
         }
 
     def metrics(self) -> list[Metric]:

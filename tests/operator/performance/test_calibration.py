@@ -23,7 +23,7 @@ class Step(msgspec.Struct, frozen=True):
     kv_tokens: int
     prefill_tokens: int
     seconds: float
-    prefill_context_tokens: int = 0
+    prefill_attended: float = 0.0
 
 
 def times(coefficients: Coefficients, prefill: tuple[float, ...], decode: tuple[float, ...]) -> Coefficients:
@@ -173,3 +173,30 @@ def test_a_hundred_samples_cost_a_small_part_of_a_decision() -> None:
         observe(calibration, samples)
         seconds.append(time.perf_counter() - begun)
     assert min(seconds) < 0.002
+
+
+def test_prompts_computed_together_are_told_apart_from_a_long_one() -> None:
+    """Eight prompts of 500 attend to an eighth of what one of 4000 does."""
+    rng = random.Random(3)
+    theta, steps = TRUTH.prefill, []
+    for _ in range(300):
+        sizes = [rng.randint(100, 1500) for _ in range(rng.randint(1, 8))]
+        attended = sum(size * size / 2 for size in sizes)
+        seconds = theta.theta0_s + theta.theta1_s * sum(sizes) + theta.theta2_s * attended
+        steps.append(Step(0, 0, sum(sizes), seconds * rng.gauss(1, 0.02), attended))
+    steps += [
+        Step(0, 0, 2048, TRUTH.prefill_seconds(2048, context), 2048 * (context + 1024.0)) for context in (4096, 30_000)
+    ]
+    known = observe(start(times(TRUTH, (1, 0.8, 1.5), (1, 1, 1))), steps).coefficients
+    assert known.prefill_seconds(1000) == pytest.approx(TRUTH.prefill_seconds(1000), rel=0.03)
+    assert known.prefill_seconds(20_000) == pytest.approx(TRUTH.prefill_seconds(20_000), rel=0.1)
+
+
+def test_where_the_prior_is_a_guess_much_faster_steps_are_believed() -> None:
+    guess = times(TRUTH, (3,) * 3, (3,) * 3)
+    calibration = start(guess, share=0.0)
+    for seed in range(4):
+        calibration = observe(calibration, prompts(60, seed) + decodes(60, seed))
+    assert worst_error(calibration) < 0.05
+    assert not calibration.is_suspect
+    assert observe(start(guess), prompts(60) + decodes(60)).is_suspect
