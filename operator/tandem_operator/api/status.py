@@ -58,7 +58,8 @@ class RolePlacement(ApiModel):
     tensor_parallel: int = Field(description="Devices that share every layer.", json_schema_extra={"format": "int32"})
     quantization: str = Field(default="None", description="How the weights are held.")
     bound: str = Field(
-        default="", description="What keeps a replica from more: compute, bandwidth, memory, link or sequences."
+        default="",
+        description="What keeps a replica from more: compute, bandwidth, memory, link or batch (sequences in one step).",
     )
     why: str = Field(description="What it does at the objective, and by how much it beats the next.")
     rejected: list[RejectedClass] = Field(

@@ -15,7 +15,7 @@ from tandem_operator.placement.others import alternatives, swap
 from tandem_operator.placement.pairs import CostUnit, KVLink, Pair, make_pair
 from tandem_operator.placement.problem import ROLES, Problem, Role
 from tandem_operator.placement.prospects import Prospects, find_prospects
-from tandem_operator.placement.rank import best_pairs, cost_unit, price_per_hour
+from tandem_operator.placement.rank import best_pairs, connectable, cost_unit, price_per_hour
 
 WORTH_A_CHANGE: Final = 0.15
 """What runs stays unless another choice is this much cheaper: prices and predictions are no better known."""
@@ -66,6 +66,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     cost_unit: CostUnit
     short: int
     """Replicas that find no place now: their pods wait for capacity."""
+    why: str
+    """By how much it beats the next."""
     kept: bool
     """It is what runs already."""
 
@@ -107,55 +109,81 @@ def hold_contests(problem: Problem, unit: CostUnit) -> list[Contest]:
     return contests
 
 
-def choose(problem: Problem, current: Current | None = None) -> Choice | Refusal:
+class Survey(msgspec.Struct, frozen=True):
+    """All that was looked at; `taken` is None when nothing can work."""
+
+    unit: CostUnit
+    contests: tuple[Contest, ...]
+    taken: Pair | None
+    runner_up: Pair | None = None
+
+    def others(self, problem: Problem, role: Role) -> list[Pair]:
+        """What else the role could run on, the other role as taken, best first."""
+        found = (one for contest in self.contests for one in contest.prospects(role).found)
+        return swap(problem, self.taken, role, found, self.unit) if self.taken else []
+
+    def rejected(self, role: Role) -> tuple[Rejection, ...]:
+        """Pairs that cannot work are told of the prefill side."""
+        alone = (item for contest in self.contests for item in contest.prospects(role).rejected)
+        paired = (item for contest in self.contests for item in contest.refused) if role == "prefill" else ()
+        return (*alone, *paired)
+
+
+def survey(problem: Problem, current: Current | None = None) -> Survey:
     """The cheapest pair that meets the objective; what runs is kept unless it cannot stay or is 15 % too dear."""
     unit = cost_unit(problem)
     contests = hold_contests(problem, unit)
-    rejected: dict[Role, tuple[Rejection, ...]] = {
-        "prefill": tuple(item for contest in contests for item in (*contest.prefill.rejected, *contest.refused)),
-        "decode": tuple(item for contest in contests for item in contest.decode.rejected),
-    }
     pairs = sorted((pair for contest in contests for pair in contest.best), key=Pair.key)
     if not pairs:
-        unplaced = [role for role in ROLES if not any(contest.prospects(role).found for contest in contests)]
-        return explain.refusal(problem, rejected, unplaced)
-    best, runner_up = pairs[0], pairs[1] if len(pairs) > 1 else None
+        return Survey(unit, tuple(contests), None)
+    best = pairs[0]
     taken = _reluctant(problem, contests, best, current, unit) if current else best
-    if taken is not best:
-        runner_up = best
-    kept = current is not None and current == Current(taken.prefill.candidate, taken.decode.candidate)
+    second = best if taken.key() != best.key() else next(iter(pairs[1:]), None)
+    return Survey(unit, tuple(contests), taken, second)
 
-    def pool(role: Role) -> RoleChoice:
-        prospect = taken.side(role)
-        found = (one for contest in contests for one in contest.prospects(role).found)
-        others = swap(problem, taken, role, found, unit)
-        replicas = taken.prefill_replicas if role == "prefill" else taken.decode_replicas
-        return RoleChoice(
-            candidate=prospect.candidate,
-            resource=prospect.offer.resource,
-            alternatives=alternatives(problem, taken, role, others, WORTH_A_CHANGE),
-            replicas=replicas,
-            memory=prospect.memory,
-            coefficients=prospect.speed.coefficients if prospect.speed else None,
-            seconds=prospect.seconds,
-            sequences=prospect.sequences,
-            rate=taken.prefill_rate if role == "prefill" else taken.decode_rate,
-            price_per_hour=price_per_hour(prospect, replicas),
-            bound=explain.bound(role, prospect, taken),
-            why=explain.chosen(role, prospect, taken, runner_up, unit),
-            rejected=explain.losers(taken, role, others, rejected[role], unit),
-        )
 
+def choose(problem: Problem, current: Current | None = None) -> Choice | Refusal:
+    """What `survey` takes, with its reasons."""
+    return decide(problem, survey(problem, current), current)
+
+
+def decide(problem: Problem, found: Survey, current: Current | None = None) -> Choice | Refusal:
+    """The answer in full, of a survey that was made."""
+    taken = found.taken
+    if taken is None:
+        unplaced = [role for role in ROLES if not any(contest.prospects(role).found for contest in found.contests)]
+        return explain.refusal(problem, {role: found.rejected(role) for role in ROLES}, unplaced)
     return Choice(
-        prefill=pool("prefill"),
-        decode=pool("decode"),
+        prefill=_pool(problem, found, taken, "prefill"),
+        decode=_pool(problem, found, taken, "decode"),
         link=taken.link,
         ttft_s=taken.ttft_s,
         tpot_s=taken.decode.seconds,
         cost=taken.cost,
-        cost_unit=unit,
+        cost_unit=found.unit,
         short=taken.short,
-        kept=kept,
+        why=explain.margin(taken, found.runner_up, found.unit),
+        kept=current is not None and current == Current(taken.prefill.candidate, taken.decode.candidate),
+    )
+
+
+def _pool(problem: Problem, found: Survey, taken: Pair, role: Role) -> RoleChoice:
+    prospect, others = taken.side(role), found.others(problem, role)
+    replicas = taken.prefill_replicas if role == "prefill" else taken.decode_replicas
+    return RoleChoice(
+        candidate=prospect.candidate,
+        resource=prospect.offer.resource,
+        alternatives=alternatives(problem, taken, role, others, WORTH_A_CHANGE),
+        replicas=replicas,
+        memory=prospect.memory,
+        coefficients=prospect.speed.coefficients if prospect.speed else None,
+        seconds=prospect.seconds,
+        sequences=prospect.sequences,
+        rate=taken.prefill_rate if role == "prefill" else taken.decode_rate,
+        price_per_hour=price_per_hour(prospect, replicas),
+        bound=explain.bound(role, prospect, taken),
+        why=explain.chosen(role, prospect, taken),
+        rejected=explain.losers(taken, role, others, found.rejected(role), found.unit),
     )
 
 
@@ -168,7 +196,8 @@ def _reluctant(problem: Problem, contests: list[Contest], best: Pair, current: C
         for contest in contests:
             rows = [p for p in contest.prefill.found if not keep_prefill or p.candidate == current.prefill]
             columns = [p for p in contest.decode.found if not keep_decode or p.candidate == current.decode]
-            made = (make_pair(problem, one, other, unit) for one in rows for other in columns)
+            sides = ((one, other) for one in rows for other in columns if connectable(problem, one, other))
+            made = (make_pair(problem, *both, unit) for both in sides)
             found += [pair for pair in made if isinstance(pair, Pair) and pair.tier <= best.tier and pair.cost <= limit]
         return found
 

@@ -57,8 +57,8 @@ def duration(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
-def chosen(role: Role, prospect: Prospect, pair: Pair, runner_up: Pair | None, unit: str) -> str:
-    """One sentence: what it does at the objective, what bounds it, and by how much it beats the next."""
+def chosen(role: Role, prospect: Prospect, pair: Pair) -> str:
+    """What a replica does at the objective, and what bounds it."""
     if prospect.speed is None:
         return f"the speed of {prospect.offer.name} is not known; it is the only kind that fits"
     if role == "prefill":
@@ -68,11 +68,11 @@ def chosen(role: Role, prospect: Prospect, pair: Pair, runner_up: Pair | None, u
             f"{duration(prospect.seconds)} per step with {prospect.sequences} sequences,"
             f" {pair.decode_rate:.2f} requests/s per replica"
         )
-    return f"{speed}; bound by {bound(role, prospect, pair)}{_margin(pair, runner_up, unit)}"
+    return f"{speed}; bound by {bound(role, prospect, pair)}"
 
 
 def bound(role: Role, prospect: Prospect, pair: Pair) -> str:
-    """compute, bandwidth, memory, link or sequences: what a faster replica would need more of."""
+    """compute, bandwidth, memory, link or batch (the engine's own limit): what a faster replica would need more of."""
     if role == "prefill" and prospect.speed and pair.link.seconds > prospect.seconds:
         return "link"
     return prospect.bound
@@ -105,22 +105,27 @@ def advice(problem: Problem, role: Role, item: Rejection) -> str:
         steps.append(f"set maxContextTokens below the model's {problem.context_tokens:,}")
     if item.stage >= 3:
         steps.append("relax the objective")
+    larger = "faster" if item.stage >= 3 else "larger"
     steps.append(
-        f"name more classes in {role}.hardwareClasses" if wish.hardware_classes else "add nodes of a larger class"
+        f"name more classes in {role}.hardwareClasses" if wish.hardware_classes else f"add nodes of a {larger} class"
     )
     return ", or ".join(steps)
 
 
-def _margin(pair: Pair, runner_up: Pair | None, unit: str) -> str:
+def margin(pair: Pair, runner_up: Pair | None, unit: str) -> str:
+    """By how much the choice beats the next."""
     if runner_up is None:
-        return "; nothing else is left"
-    other = f"prefill on {runner_up.prefill.candidate}, decode on {runner_up.decode.candidate}"
-    if runner_up.tier != pair.tier:
-        return f"; {other} has no room now" if runner_up.short else f"; the speed of {other} is not known"
+        return "nothing else can do it"
+    other = f"prefill on {runner_up.prefill.candidate} with decode on {runner_up.decode.candidate}"
+    if runner_up.tier > pair.tier:
+        return f"{other} has no room now" if runner_up.short > pair.short else f"the speed of {other} is not known"
     more = runner_up.cost / pair.cost - 1 if pair.cost > 0 else 0.0
+    same = "cost the same" if unit == "price" else "take as many devices"
     if abs(more) < 0.0005:
-        return f"; {other} would cost the same"
-    return f"; next: {other}, {more:+.1%} {'cost' if unit == 'price' else 'devices'}"
+        return f"{other} would {same}"
+    if more < 0:
+        return f"{other} would be {-more:.1%} cheaper, too little for a restart of what runs"
+    return f"next best: {other}, {more:.1%} {'more cost' if unit == 'price' else 'more devices'}"
 
 
 def losers(

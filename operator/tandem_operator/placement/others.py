@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from tandem_operator.placement.pairs import CostUnit, Pair, make_pair
 from tandem_operator.placement.problem import Problem, Role
 from tandem_operator.placement.prospects import Prospect
+from tandem_operator.placement.rank import connectable
 
 
 def swap(problem: Problem, taken: Pair, role: Role, found: Iterable[Prospect], unit: CostUnit) -> list[Pair]:
@@ -16,7 +17,7 @@ def swap(problem: Problem, taken: Pair, role: Role, found: Iterable[Prospect], u
         if prospect.candidate == taken.side(role).candidate:
             continue
         sides = (prospect, taken.decode) if role == "prefill" else (taken.prefill, prospect)
-        if sides[0].candidate.quantization != sides[1].candidate.quantization:
+        if sides[0].candidate.quantization != sides[1].candidate.quantization or not connectable(problem, *sides):
             continue
         pair = make_pair(problem, *sides, unit)
         if isinstance(pair, Pair):

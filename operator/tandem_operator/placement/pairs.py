@@ -150,7 +150,8 @@ def _prefill_size(problem: Problem, prefill: Prospect, link: KVLink, slack: floa
     rate = prefill_utilization(round(slack / service, 9), miss) / service
     if wish.replicas or not load.requests_per_s:
         return rate, wish.replicas or 1
-    return rate, prefill_servers(load.requests_per_s * service, round(slack / service, 9), miss)
+    count = prefill_servers(load.requests_per_s * service, round(slack / service, 9), miss)
+    return max(rate, load.requests_per_s / count), count  # behind one queue several carry more than each alone
 
 
 def _decode_size(problem: Problem, decode: Prospect) -> tuple[float, int]:

@@ -45,8 +45,8 @@ class Prospect(msgspec.Struct, frozen=True, kw_only=True):
     """Prefill: of the whole prompt. Decode: of one step at `sequences`."""
     sequences: int = 0
     """Decode: in flight on one replica, at the objective."""
-    bound: Bound | Literal["sequences", "unknown"] = "unknown"
-    """What keeps a replica from more: sequences is the engine's own limit on a batch."""
+    bound: Bound | Literal["batch", "unknown"] = "unknown"
+    """What keeps a replica from more: batch is the engine's own limit of sequences in a step."""
 
     @property
     def gpus(self) -> int:
@@ -144,9 +144,9 @@ def _decode(problem: Problem, prospect: Prospect, speed: Speed) -> Prospect | tu
         return reason, seconds / objective.tpot_s
     sequences = min(timely * stages, max(1, _held(problem, prospect)))
     step = -(-sequences // stages)
-    bound: Bound | Literal["sequences"] = "memory" if sequences < timely * stages else "bandwidth"
+    bound: Bound | Literal["batch"] = "memory" if sequences < timely * stages else "bandwidth"
     if bound == "bandwidth":
-        bound = "sequences" if step >= c.max_sequences else speed.terms.decode_bound(step, round(step * context))
+        bound = "batch" if step >= c.max_sequences else speed.terms.decode_bound(step, round(step * context))
     seconds = c.step_seconds(step, round(step * context))
     return msgspec.structs.replace(prospect, seconds=seconds, sequences=sequences, bound=bound)
 

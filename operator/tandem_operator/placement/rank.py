@@ -55,13 +55,16 @@ def _by_bound(
     while heap:
         bound, index, column, row = heapq.heappop(heap)
         one, other = prefill[index], decode[columns[column][1]]
-        if _connectable(problem, one, other):
+        if connectable(problem, one, other):
             yield bound, one, other
         if column + 1 < len(columns):
             heapq.heappush(heap, (rows[row][0] + columns[column + 1][0], index, column + 1, row))
 
 
-def _connectable(problem: Problem, one: Prospect, other: Prospect) -> bool:
+def connectable(problem: Problem, one: Prospect, other: Prospect) -> bool:
+    """One image runs both pools, so both take devices of one kind; some hand-offs want equal shards."""
+    if one.offer.resource != other.offer.resource:
+        return False
     same = one.candidate.tensor_parallel == other.candidate.tensor_parallel
     return same or not problem.engine.same_tensor_parallel
 

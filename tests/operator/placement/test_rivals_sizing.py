@@ -159,7 +159,8 @@ def test_kv_on_a_slow_link_is_priced_in_and_refused_when_it_eats_the_ttft() -> N
     assert isinstance(result, Refusal)
     assert "moving the KV pages of 8,192 tokens takes" in result.reason
     fast, medium = (
-        chosen(choose(problem(LLAMA_70B, change(H100, network_bytes_per_s=rate), load=load))) for rate in (50e9, 1.6e9)
+        chosen(choose(problem(LLAMA_70B, change(H100, network_bytes_per_s=rate), load=Load(prompt_tokens=8192))))
+        for rate in (50e9, 1.6e9)
     )
     assert fast.link.seconds < 0.06 < medium.link.seconds
     assert fast.prefill.rate > medium.prefill.rate

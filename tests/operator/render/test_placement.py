@@ -94,7 +94,7 @@ def test_the_users_template_is_merged_over_the_placement() -> None:
         }
     }
     spec = pod_of(deployment(decode={"template": override}))["spec"]
-    assert [item["key"] for item in spec["tolerations"]][0] == "team"
+    assert spec["tolerations"][0]["key"] == "team"
     assert "nvidia.com/gpu" in [item["key"] for item in spec["tolerations"]]
     assert list(spec["affinity"]) == ["nodeAffinity"]
     assert spec["topologySpreadConstraints"][0]["maxSkew"] == 5
@@ -116,11 +116,10 @@ def test_the_queue_of_kueue_is_passed_on_to_the_pools_and_not_to_the_router() ->
     named = body()
     named["metadata"]["labels"] = {LABEL_QUEUE: "team-a", "other": "label"}
     objects = render(parse_deployment(named), "0123abcd", "image:1", RenderSettings())
-    queues = {
-        o["metadata"]["name"]: (o["metadata"]["labels"].get(LABEL_QUEUE), o["spec"]["template"]["metadata"]["labels"].get(LABEL_QUEUE))
-        for o in objects
-        if o["kind"] == "Deployment"
-    }  # fmt: skip
+    queues = {}
+    for found in (one for one in objects if one["kind"] == "Deployment"):
+        pod = found["spec"]["template"]
+        queues[found["metadata"]["name"]] = tuple(o["metadata"]["labels"].get(LABEL_QUEUE) for o in (found, pod))
     assert queues == {
         "chat-prefill-0123abcd": ("team-a", "team-a"),
         "chat-decode-0123abcd": ("team-a", "team-a"),
