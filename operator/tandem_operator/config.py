@@ -117,6 +117,20 @@ class InventorySettings:
 
 
 @dataclass(frozen=True)
+class AdmissionSettings:
+    """The validating webhook, which every instance serves."""
+
+    name: str = ""
+    """Of its Service and of the Secret with its certificate, both in the operator's namespace; empty: not served."""
+
+    port: int = 9443
+
+    def configuration(self, namespace: str) -> str:
+        """Name of the ValidatingWebhookConfiguration; it is cluster-wide, so the operator's namespace is part of it."""
+        return f"{namespace}-{self.name}"
+
+
+@dataclass(frozen=True)
 class Settings:
     """All of it."""
 
@@ -124,6 +138,7 @@ class Settings:
     loop: LoopSettings = LoopSettings()
     lease: LeaseSettings = LeaseSettings()
     inventory: InventorySettings = InventorySettings()
+    admission: AdmissionSettings = AdmissionSettings()
     namespaces: tuple[str, ...] = ()
     """Watched namespaces; empty: all."""
 
