@@ -143,7 +143,7 @@ async def run(settings: Settings) -> int:
         scope = Scope(client, settings.namespaces, settings.scope_check_seconds)
         watched = scope.follow(lambda names: watch(queue.add, configuration, names, stop, handle_signals), stop)
         watching = asyncio.create_task(watched, name="watch")
-        counting = [asyncio.create_task(hardware.run(), name="inventory")] if settings.inventory.enabled else []
+        counting = [asyncio.create_task(hardware.keep(), name="inventory")] if settings.inventory.enabled else []
         tasks += [work, held, watching, *counting]
         done, _ = await asyncio.wait([stopped, work, held, watching, *counting], return_when=asyncio.FIRST_COMPLETED)
         for task in done:

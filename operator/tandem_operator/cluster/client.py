@@ -33,6 +33,7 @@ RESOURCES: Final = {
     "Event": ("apis/events.k8s.io/v1", "events"),
     "Lease": ("apis/coordination.k8s.io/v1", "leases"),
     "Node": ("api/v1", "nodes"),
+    "ValidatingWebhookConfiguration": ("apis/admissionregistration.k8s.io/v1", "validatingwebhookconfigurations"),
     names.KIND: (f"apis/{names.API_VERSION}", names.PLURAL),
     hardware_class.KIND: (f"apis/{names.API_VERSION}", hardware_class.PLURAL),
 }
@@ -113,7 +114,8 @@ class KubernetesClient:
     ) -> AsyncIterator[bytes]:
         """Events of a watch as JSON, one each, until the API server ends it or is silent for too long."""
         timeout = aiohttp.ClientTimeout(total=None, connect=10, sock_read=quiet_seconds)
-        response = await self._open("GET", _path(kind, namespace), {**query, "watch": "1"}, timeout=timeout)
+        opened = await self._open("GET", _path(kind, namespace), {**query, "watch": "1"}, timeout=timeout)
+        response: aiohttp.ClientResponse = opened.response
         try:
             if response.status >= 300:
                 raise ApiError(response.status, _message_of(await response.read()))

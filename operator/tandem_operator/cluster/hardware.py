@@ -91,6 +91,15 @@ class HardwareWatch:
         self.ready = asyncio.Event()
         """Set when classes, nodes and pods have been listed once."""
 
+    async def keep(self) -> None:
+        """`run`, again after whatever ends it: what is known of hardware must not cost the operator its life."""
+        while True:
+            try:
+                await self.run()
+            except Exception as error:
+                log.error("the inventory failed, again in a minute: %r", error, exc_info=error)
+            await asyncio.sleep(self._settings.retry_limit_seconds)
+
     async def run(self) -> None:
         feed = Feed(
             kind=KIND,
