@@ -170,6 +170,7 @@ class Fleet:
             block,
             self._prefilled,
             self.router.stepped,
+            self.router.idled,
         )
 
     def _make_decode(self, name: str) -> AnyPod:

@@ -75,9 +75,8 @@ def _normal_share(value: float) -> float:
 CHAT = Drawn(
     prompt=(2, 29, 181, 207, 387, 403, 703, 1020, 1071, 1130, 1315, 2735, 4083, 4142, 6212, 14050),
     output=(7, 16, 41, 54, 77, 91, 103, 129, 177, 384, 400, 424, 451, 601, 954, 1000),
-    correlation=0.07,
 )
-"""Statistics of the Azure 2023 conversation trace: mean 1155 in, 211 out."""
+"""Statistics of the Azure 2023 conversation trace: mean 1155 in, 211 out, hardly correlated."""
 LONG = Drawn(
     prompt=(13, 16, 22, 30, 88, 912, 4365, 11587, 16289, 19411, 28430, 38615, 49009, 66458, 126000, 126000),
     output=(1, 2, 2, 4, 8, 16, 32, 69, 126, 211, 289, 389, 519, 769, 825, 893),

@@ -30,6 +30,10 @@ LOOK_AGAIN_S = 1e-3
 """Two looks on a timer are at least that far apart: a promise of floats must not stop the clock."""
 
 
+EXPIRE_EVERY_S = 0.05
+"""The real one's timer is no finer."""
+
+
 class Router:
     """Tells the fleet what to dispatch, shed and expire. Pods are told to it when something about them changed."""
 
@@ -52,6 +56,7 @@ class Router:
         self._no_pod_since: float | None = 0.0
         self._look_s = inf
         self._pumping = False
+        self._expire_s = 0.0
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -90,7 +95,14 @@ class Router:
     def stepped(self, pod: AnyPod) -> None:
         """It may take more now."""
         self._dirty[pod] = None
-        self.pump()
+        if self._flights:
+            self.pump()
+
+    def idled(self, pod: AnyPod) -> None:
+        """It has done what it had, when it was expected to."""
+        if self._flights:
+            self._dirty[pod] = None
+            self.pump()
 
     def pods_changed(self) -> None:
         """Pods came or went."""
@@ -112,14 +124,11 @@ class Router:
             return
         self._pumping = True
         now, queue = self._events.now, self.queue
-        for entry, why in queue.expire(now, self._no_pod_since):
-            flight = self._flights.pop(entry.id)
-            if why == "late":
-                self._fleet.shed(flight)
-            else:
-                self._fleet.expire(flight)
-        while True:
-            self._tell(now)
+        if now >= self._expire_s:
+            self._expire(now)
+        while self._flights:
+            if self._dirty:
+                self._tell(now)
             found = next_dispatch(queue, self.known, now, self._cached)
             if found is None:
                 break
@@ -136,7 +145,17 @@ class Router:
                 self._dirty[prefill] = None
             self._fleet.dispatch(flight, decode, prefill)
         self._pumping = False
-        self._set_timer(now)
+        if self._flights:
+            self._set_timer(now)
+
+    def _expire(self, now: float) -> None:
+        self._expire_s = now + EXPIRE_EVERY_S
+        for entry, why in self.queue.expire(now, self._no_pod_since):
+            flight = self._flights.pop(entry.id)
+            if why == "late":
+                self._fleet.shed(flight)
+            else:
+                self._fleet.expire(flight)
 
     def _set_timer(self, now: float) -> None:
         look_s = next_look(self.queue, self.known, now, self._no_pod_since)
