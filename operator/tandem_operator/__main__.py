@@ -14,7 +14,14 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
-from tandem_operator.config import InventorySettings, LeaseSettings, LoopSettings, RenderSettings, Settings
+from tandem_operator.config import (
+    AdmissionSettings,
+    InventorySettings,
+    LeaseSettings,
+    LoopSettings,
+    RenderSettings,
+    Settings,
+)
 
 log = logging.getLogger("tandem_operator")
 
@@ -73,12 +80,19 @@ def parse_settings(arguments: list[str]) -> Settings:
         action="store_true",
         help="do not watch nodes and the pods that hold their devices: nothing is placed by hardware class",
     )
+    parser.add_argument(
+        "--admission",
+        default="",
+        metavar="NAME",
+        help="serve the admission webhook; its Service and Secret in $POD_NAMESPACE have this name (default: do not)",
+    )
     options = parser.parse_args(arguments)
     return Settings(
         render=RenderSettings(default_runtime_image=options.default_runtime_image),
         loop=LoopSettings(resync_seconds=options.resync_seconds),
         lease=LeaseSettings(name=options.lease_name),
         inventory=InventorySettings(enabled=not options.no_inventory, hardware_classes_file=options.hardware_classes),
+        admission=AdmissionSettings(name=options.admission),
         namespaces=tuple(options.namespace),
         telemetry_port=options.telemetry_port,
         log_level=options.log_level,
@@ -87,13 +101,16 @@ def parse_settings(arguments: list[str]) -> Settings:
 
 async def run(settings: Settings) -> int:
     """Exit code."""
+    from tandem_operator.cluster.admission import AdmissionServer, keep_serving
     from tandem_operator.cluster.client import KubernetesClient, load_configuration
     from tandem_operator.cluster.handlers import watch
     from tandem_operator.cluster.hardware import HardwareWatch
     from tandem_operator.cluster.lease import Lease, LeaseLost
     from tandem_operator.cluster.scope import Scope
+    from tandem_operator.cluster.trust import Trust
     from tandem_operator.placement.inventory import Inventory
     from tandem_operator.reconcile.hardware import HardwareReporter
+    from tandem_operator.reconcile.pose import Poser
     from tandem_operator.reconcile.queue import Outcome, WorkQueue
     from tandem_operator.reconcile.reconciler import Key, Reconciler
     from tandem_operator.telemetry.hardware import HardwareCollector
@@ -103,19 +120,20 @@ async def run(settings: Settings) -> int:
     identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
     configuration = await load_configuration()
     client = KubernetesClient(configuration, identity)
-    lease = Lease(client, os.environ.get("POD_NAMESPACE", "default"), identity, settings.lease)
-    leads = False
+    namespace = os.environ.get("POD_NAMESPACE", "default")
+    lease = Lease(client, namespace, identity, settings.lease)
+    leads = asyncio.Event()
 
     def observe(outcome: Outcome) -> None:
         metrics.observe(outcome.result, outcome.seconds)
 
     reconciler = Reconciler(client, settings, lambda: datetime.now(UTC))
     queue: WorkQueue[Key] = WorkQueue(reconciler.reconcile, settings.loop, observe)
-    metrics = Metrics(queue.depth, queue.oldest_seconds, lambda: float(leads))
+    metrics = Metrics(queue.depth, queue.oldest_seconds, lambda: float(leads.is_set()))
     inventory = Inventory()
-    metrics.registry.register(HardwareCollector(inventory))
     reporter = HardwareReporter(client, inventory, lambda: datetime.now(UTC))
-    hardware = HardwareWatch(client, inventory, reporter, settings.inventory, settings.namespaces, queue.add_all)
+    hardware = HardwareWatch(client, inventory, reporter, settings.inventory, settings.namespaces, queue.add_all, leads)
+    door = AdmissionServer(Poser(inventory, hardware.ready.is_set).pose, settings.admission.port, metrics.review)
 
     def unhealthy() -> str:
         age = queue.stalled_seconds()
@@ -132,19 +150,25 @@ async def run(settings: Settings) -> int:
     code = 0
     stopped = asyncio.create_task(stop.wait(), name="stop")
     tasks: list[asyncio.Task[Any]] = [asyncio.create_task(lease.acquire()), stopped]
+    counting: list[asyncio.Task[Any]] = []
+    if settings.inventory.enabled:
+        counting.append(asyncio.create_task(hardware.keep(), name="inventory"))
+    if name := settings.admission.name:
+        trust = Trust(client, namespace, name, settings.admission.configuration(namespace), lambda: datetime.now(UTC))
+        counting.append(asyncio.create_task(keep_serving(door, trust, leads.is_set), name="admission"))
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():
             return 0
         await tasks[0]
-        leads = True
+        leads.set()
+        metrics.registry.register(HardwareCollector(inventory))  # of one instance: they are sums over the cluster
         work = asyncio.create_task(queue.run(), name="queue")
         held = asyncio.create_task(lease.hold(), name="lease")
         scope = Scope(client, settings.namespaces, settings.scope_check_seconds)
         watched = scope.follow(lambda names: watch(queue.add, configuration, names, stop, handle_signals), stop)
         watching = asyncio.create_task(watched, name="watch")
-        counting = [asyncio.create_task(hardware.keep(), name="inventory")] if settings.inventory.enabled else []
-        tasks += [work, held, watching, *counting]
+        tasks += [work, held, watching]
         done, _ = await asyncio.wait([stopped, work, held, watching, *counting], return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             error = task.exception()
@@ -157,7 +181,7 @@ async def run(settings: Settings) -> int:
         for task in (writing := [work, *counting]):
             task.cancel()  # nothing is written from here on
         await asyncio.wait(writing)
-        leads = False
+        leads.clear()
         if not held.done():
             held.cancel()
             await lease.release()
@@ -165,6 +189,7 @@ async def run(settings: Settings) -> int:
         # Not wait_for: in the end kopf cancels every task that is younger than itself, and that makes one.
         await asyncio.wait([watching], timeout=settings.shutdown_seconds)
     finally:
+        tasks += counting
         for task in tasks:
             task.cancel()
         with contextlib.suppress(TimeoutError):

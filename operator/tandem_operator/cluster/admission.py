@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from aiohttp import web
 
 from tandem_operator.cluster.certificates import Credentials, server_context
+from tandem_operator.cluster.trust import Trust
 from tandem_operator.placement.verdict import Verdict
 from tandem_operator.reconcile.admission import Malformed, Pose, answer, read_request, review
 from tandem_operator.reconcile.world import Object
@@ -26,6 +27,14 @@ PATH: Final = "/validate"
 BODY_BYTES: Final = 8 << 20
 """An API server takes objects of 3 MiB; a review of a change holds two of them."""
 UNCHECKED: Final = "placement was not checked: the operator erred; the conditions of the object will tell"
+
+
+async def keep_serving(server: AdmissionServer, trust: Trust, leads: Callable[[], bool]) -> None:
+    """Until cancelled: whatever goes wrong with it must not cost the operator its life."""
+    try:
+        await trust.follow(leads, server.use)
+    finally:
+        await server.close()
 
 
 class Observer(Protocol):

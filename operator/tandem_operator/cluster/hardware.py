@@ -78,15 +78,18 @@ class HardwareWatch:
         settings: InventorySettings,
         namespaces: tuple[str, ...] = (),
         on_change: Callable[[], None] = lambda: None,
+        leads: asyncio.Event | None = None,
     ) -> None:
         """`namespaces`: where pods may be seen; empty: everywhere. `on_change`: nodes came, went or changed,
-        or classes did; that pods took or left devices is no reason to plan anew."""
+        or classes did; that pods took or left devices is no reason to plan anew. `leads`: nothing is written before
+        it is set; a standby only reads, to answer at admission and to know everything when it takes over."""
         self._client = client
         self._inventory = inventory
         self._reporter = reporter
         self._settings = settings
         self._namespaces = namespaces
         self._on_change = on_change
+        self._leads = leads
         self._classes = _Classes()
         self.ready = asyncio.Event()
         """Set when classes, nodes and pods have been listed once."""
@@ -111,9 +114,11 @@ class HardwareWatch:
         async with asyncio.TaskGroup() as group:
             group.create_task(follow(self._client, feed, self._settings))
             await feed.synced.wait()
-            group.create_task(self._install())
             group.create_task(self._follow_classes())
             group.create_task(self._tell_changes())
+            if self._leads:
+                await self._leads.wait()
+            group.create_task(self._install())
             group.create_task(self._report())
 
     async def _install(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Final, Protocol
@@ -62,8 +61,8 @@ class Trust:
                     self.current = found
             except ApiError as error:
                 log.warning("the certificate of the admission webhook is not read or renewed: %s", error)
-            except ssl.SSLError as error:
-                log.error("the certificate of the admission webhook cannot be used: %s", error)
+            except OSError as error:  # ssl.SSLError is one, and a port that is taken
+                log.error("the admission webhook cannot be served: %s", error)
             await self._sleep(CHECK_SECONDS if self.current else FIRST_CHECK_SECONDS)
 
     async def read(self) -> Credentials | None:

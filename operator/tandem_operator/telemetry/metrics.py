@@ -21,6 +21,18 @@ class Metrics:
         self._seconds = Histogram(
             "tandem_operator_reconcile_seconds", "Duration of a look.", buckets=BUCKETS, registry=self.registry
         )
+        self._reviews = Counter(
+            "tandem_operator_admission_total",
+            "Reviews at admission by result: allowed, warned, refused, malformed, error.",
+            ["result"],
+            registry=self.registry,
+        )
+        self._review_seconds = Histogram(
+            "tandem_operator_admission_seconds",
+            "Duration of a review.",
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
         for name, text, read in (
             ("tandem_operator_queue_depth", "Deployments that wait to be looked at.", depth),
             ("tandem_operator_queue_oldest_seconds", "Age of what waits or runs the longest.", oldest),
@@ -31,6 +43,11 @@ class Metrics:
     def observe(self, result: str, seconds: float) -> None:
         self._runs.labels(result).inc()
         self._seconds.observe(seconds)
+
+    def review(self, result: str, seconds: float) -> None:
+        """One at admission."""
+        self._reviews.labels(result).inc()
+        self._review_seconds.observe(seconds)
 
     def text(self) -> bytes:
         return generate_latest(self.registry)
