@@ -23,6 +23,8 @@ HOST_BUS_BYTES_PER_S: Final = 32e9
 """PCIe 4 x16, one direction: what a group larger than its scale-up domain is left with."""
 LAYER_LAUNCH_S: Final = 50e-6
 """Constant part of a prefill step per layer: kernels of short prompts wait for their launch."""
+SEQUENCE_S: Final = 30e-6
+"""Of a decode step per sequence, whatever the device: sampling and scheduling. 23 to 43 us in every fit to vLLM."""
 TYPICAL_CONTEXT_TOKENS: Final = 4096
 TYPICAL_SEQUENCES: Final = 64
 """Decode batch at which the share of experts read is counted."""
@@ -51,7 +53,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     decode_weights_s: float
     decode_link_s: float
     decode_sequence_s: float
-    """Per sequence: states and full windows that are read."""
+    """Per sequence: sampling; states and full windows that are read."""
     decode_kv_s: float
     """Per token of KV."""
     arithmetic: str
@@ -136,7 +138,7 @@ def terms(
         prefill_link_s=_all_reduce_seconds(shape, hardware, tensor_parallel),
         decode_weights_s=active_weight_bytes(shape, quantization, sequences) / tensor_parallel / bandwidth,
         decode_link_s=2 * shape.layers * constants.all_reduce_s if tensor_parallel > 1 else 0.0,
-        decode_sequence_s=sequence_bytes / bandwidth,
+        decode_sequence_s=SEQUENCE_S + sequence_bytes / bandwidth,
         decode_kv_s=token_bytes / bandwidth,
         arithmetic=kind.kind,
     )
@@ -207,7 +209,7 @@ def limit(
     return msgspec.structs.replace(
         whole,
         prefill=Prefill(0.0, parts.prefill_compute_s, parts.prefill_attention_s),
-        decode=Decode(parts.decode_weights_s, parts.decode_sequence_s, parts.decode_kv_s),
+        decode=Decode(parts.decode_weights_s, parts.decode_sequence_s - SEQUENCE_S, parts.decode_kv_s),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,6 +11,7 @@ from typing import Final
 from tandem_operator.performance.aggregated import Efficiency, Load, Server, fit, tpot_seconds, ttft_seconds
 from tandem_operator.performance.config_reader import read_shape
 from tandem_operator.performance.hardware import Quantization
+from tandem_operator.performance.roofline import prior
 from tandem_operator.placement.catalogue import bundled_hardware
 
 from tests.bench.report import Report
@@ -23,6 +24,8 @@ LEAST_ROWS: Final = 10
 """Rows of a group that can be fitted: the form has twelve coefficients, seven of them for TTFT."""
 WORSE: Final = 2.0
 """Rows further off than so many times the bound are named."""
+DECODING: Final = 8
+"""Output tokens per prompt token from which prompts hardly count."""
 MODELS: Final = {
     "Qwen/Qwen3-32B": "Qwen3-32B",
     "meta-llama/Llama-3.1-70B": "Llama-3.1-70B",
@@ -45,7 +48,7 @@ class Row:
 
     def __str__(self) -> str:
         load = self.load
-        return f"TP{self.server.tensor_parallel}, {load.prompt_tokens}+{load.output_tokens} tokens x {load.concurrency}"
+        return f"TP{self.server.tensor_parallel} {load.prompt_tokens}+{load.output_tokens} x {load.concurrency}"
 
 
 def read_rows(path: Path) -> tuple[list[Row], list[Row], int]:
@@ -126,7 +129,10 @@ def measure_speed(report: Report, path: Path = MEASURED) -> None:
         judge_group(report, group, fits[group], judges[group])
     if twice:
         report.leave_out(f"{twice} rows", "the file tells them twice")
-    measure_transfer(report, fits, judges)
+    dense = [g for g, rows in fits.items() if len(rows) >= LEAST_ROWS and not rows[0].server.shape.is_moe]
+    for group in dense:
+        others = [row for other in dense if other != group for row in fits[other]]
+        measure_unseen(report, group, others, fits[group] + judges[group])
 
 
 def judge_group(report: Report, group: str, fit_rows: list[Row], judge_rows: list[Row]) -> None:
@@ -136,19 +142,37 @@ def judge_group(report: Report, group: str, fit_rows: list[Row], judge_rows: lis
     for key, bound, place in (("tpot_mape", TPOT_MAPE, 1), ("ttft_mape", TTFT_MAPE, 2)):
         found = [(entry[0], entry[place]) for entry in judged]
         worst = max(found, key=lambda entry: abs(entry[1]))
-        note = f"{len(fit_rows)} rows fit, {len(judge_rows)} judge; worst {worst[1]:+.0%} at {worst[0]}"
+        note = f"{len(fit_rows)} rows fit, {len(judge_rows)} judge; worst {worst[1]:+.0%}: {worst[0]}"
         report.add(group, key, mean(error for _, error in found), note, bound if dense else None)
         worse = [f"{error:+.0%} {row}" for row, error in found if abs(error) > WORSE * bound]
         if worse:
             report.add(group, f"{key}_rows_twice_as_bad", len(worse), "; ".join(worse))
 
 
-def measure_transfer(report: Report, fits: Mapping[str, list[Row]], judges: Mapping[str, list[Row]]) -> None:
-    """What a fit is worth for a model and GPU that it has not seen: each dense group by the fit of the other ones."""
-    dense = [g for g, rows in fits.items() if len(rows) >= LEAST_ROWS and not rows[0].server.shape.is_moe]
-    for group in dense:
-        others = [row for other in dense if other != group for row in fits[other]]
-        judged = errors(fitted(others), judges[group])
-        note = "fitted on the other dense groups only"
-        report.add(f"{group}, unseen", "tpot_mape", mean(error for _, error, _ in judged), note)
-        report.add(f"{group}, unseen", "ttft_mape", mean(error for _, _, error in judged), note)
+def measure_unseen(report: Report, group: str, others: list[Row], rows: list[Row]) -> None:
+    """What the model is worth where nobody has measured yet: by the fit of the other dense groups, and by the prior.
+
+    The prior knows pools only, so it is compared where next to nothing but decoding happens.
+    """
+    judged = errors(fitted(others), rows)
+    note = "fitted on the other dense groups only"
+    report.add(group, "unseen_tpot_mape", mean(error for _, error, _ in judged), note)
+    report.add(group, "unseen_ttft_mape", mean(error for _, _, error in judged), note)
+    decoding = [row for row in rows if row.load.output_tokens >= DECODING * row.load.prompt_tokens]
+    if decoding:
+        found = [prior_step_seconds(row) / row.tpot_s - 1 for row in decoding]
+        bias = sum(found) / len(found)
+        note = f"roofline of pools, nothing fitted; {len(decoding)} rows of short prompts, mean {bias:+.0%}"
+        report.add(group, "prior_tpot_mape", mean(found), note)
+
+
+def prior_step_seconds(row: Row) -> float:
+    """A decode step of the row's requests, as many as find room."""
+    server, load = row.server, row.load
+    context = load.prompt_tokens + load.output_tokens // 2
+    coefficients = prior(
+        server.shape, server.hardware, server.tensor_parallel, server.quantization,
+        context_tokens=context, sequences=load.concurrency,
+    )  # fmt: skip
+    sequences = min(load.concurrency, coefficients.kv_tokens // context)
+    return coefficients.step_seconds(sequences, sequences * context)

@@ -44,9 +44,9 @@ def test_prefill_of_70b_on_four_adds_its_all_reduces() -> None:
     assert prefill_seconds(c, 4096) - c.prefill.theta0_s == pytest.approx(flops / (4 * 989e12 * 0.68) + link)
 
 
-def test_a_step_reads_the_weights_and_the_kv() -> None:
+def test_a_step_reads_the_weights_and_the_kv_and_samples_each_sequence() -> None:
     read = (2 * (70_553_706_496 - 128256 * 8192) + 32 * 4096 * 327_680) / (4 * 3.35e12 * 0.84)
-    assert step_seconds(prior(LLAMA_70B, H100, 4), 32, 32 * 4096) == pytest.approx(read + 2 * 80 * 24e-6)
+    assert step_seconds(prior(LLAMA_70B, H100, 4), 32, 32 * 4096) == pytest.approx(read + 2 * 80 * 24e-6 + 32 * 30e-6)
 
 
 def test_prefix_cached_tokens_cost_only_the_attention_to_them() -> None:
@@ -108,10 +108,10 @@ def test_full_windows_and_states_cost_a_sequence_the_same_however_long_it_is() -
     gemma = prior(SHAPES["Gemma-3-27B"], H100, 2)
     growing = 10 * 2 * 8 * 128 * 2 / (3.35e12 * 0.84)
     assert gemma.decode.phi2_s == pytest.approx(growing)
-    assert gemma.decode.phi1_s == pytest.approx(growing / 10 * 52 * 1024)
+    assert gemma.decode.phi1_s == pytest.approx(30e-6 + growing / 10 * 52 * 1024)
     hybrid = prior(SHAPES["Nemotron-H-8B"], H100)
-    assert hybrid.decode.phi1_s == pytest.approx(2 * 102_105_088 / (3.35e12 * 0.84), rel=1e-3)
-    assert prior(LLAMA_8B, H100).decode.phi1_s == 0
+    assert hybrid.decode.phi1_s == pytest.approx(30e-6 + 2 * 102_105_088 / (3.35e12 * 0.84), rel=1e-3)
+    assert prior(LLAMA_8B, H100).decode.phi1_s == pytest.approx(30e-6)
 
 
 def test_a_larger_batch_reads_more_experts() -> None:
