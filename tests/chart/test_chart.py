@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 import yaml
 from tandem_operator.__main__ import parse_settings
-from tandem_operator.api.crd import custom_resource_definition
+from tandem_operator.api.crd import DEFINITIONS, custom_resource_definition
 
 from e2e.cluster.build import HELM, build
 from tests.operator.pod_security import violations
@@ -39,6 +39,10 @@ def template(*arguments: str, release: str = "tandem") -> list[dict[str, Any]]:
 
 def of_kind(objects: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     return [body for body in objects if body["kind"] == kind]
+
+
+def named(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+    return next(body for body in of_kind(objects, kind) if body["metadata"]["name"] == name)
 
 
 def granted(role: dict[str, Any]) -> set[tuple[str, str]]:
@@ -72,9 +76,10 @@ def test_versions_are_those_of_the_distribution() -> None:
     assert chart["version"] == chart["appVersion"]
 
 
-def test_the_chart_brings_the_definition_unless_told_not_to() -> None:
-    (definition,) = of_kind(template(), "CustomResourceDefinition")
-    assert definition == custom_resource_definition()
+def test_the_chart_brings_the_definitions_unless_told_not_to() -> None:
+    brought = {body["metadata"]["name"]: body for body in of_kind(template(), "CustomResourceDefinition")}
+    wanted = [custom_resource_definition(one) for one in DEFINITIONS]
+    assert brought == {body["metadata"]["name"]: body for body in wanted}
     assert of_kind(template("--set", "installCRD=false"), "CustomResourceDefinition") == []
 
 
@@ -94,8 +99,7 @@ def test_the_operator_pod_is_restricted_and_its_flags_are_known() -> None:
 
 
 def test_the_operator_can_read_no_secret_and_write_no_spec() -> None:
-    (role,) = of_kind(template(), "ClusterRole")
-    rights = granted(role)
+    rights = granted(named(template(), "ClusterRole", "tandem-system-tandem"))
     assert {verb for resource, verb in rights if resource == "secrets"} == {"create"}
     assert {verb for resource, verb in rights if resource == "inferencedeployments"} == {"get", "list", "watch"}
     assert {verb for resource, verb in rights if resource == "pods"} == {"list", "watch"}
@@ -103,14 +107,17 @@ def test_the_operator_can_read_no_secret_and_write_no_spec() -> None:
     assert not any(resource in ("customresourcedefinitions", "namespaces", "nodes") for resource, _ in rights)
 
 
-def test_with_named_namespaces_there_is_no_right_outside_them() -> None:
+def test_with_named_namespaces_there_is_no_right_outside_them_but_on_what_has_no_namespace() -> None:
     objects = template("--set", "watchNamespaces={a,b}")
-    assert of_kind(objects, "ClusterRole") == of_kind(objects, "ClusterRoleBinding") == []
-    roles = {role["metadata"]["namespace"]: granted(role) for role in of_kind(objects, "Role")}
-    assert set(roles) == {"a", "b", "tandem-system"}
-    (everywhere,) = of_kind(template(), "ClusterRole")
-    assert roles["a"] == roles["b"] == granted(everywhere)
-    assert roles["tandem-system"] == {("leases", verb) for verb in ("get", "create", "update")}
+    outside = {right for role in of_kind(objects, "ClusterRole") for right in granted(role)}
+    assert {resource for resource, _ in outside} <= {
+        "nodes", "hardwareclasses", "hardwareclasses/status", "validatingwebhookconfigurations",
+    }  # fmt: skip
+    everywhere = granted(named(template(), "ClusterRole", "tandem-system-tandem"))
+    for namespace in ("a", "b"):
+        roles = [role for role in of_kind(objects, "Role") if role["metadata"]["namespace"] == namespace]
+        assert [granted(role) for role in roles] == [everywhere]
+    assert granted(named(objects, "Role", "tandem-lease")) == {("leases", verb) for verb in ("get", "create", "update")}
 
 
 def test_two_releases_in_one_namespace_do_not_wait_for_each_other() -> None:

@@ -39,3 +39,42 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
   resources: [events]
   verbs: [create]
 {{- end -}}
+
+{{/* The HardwareClass objects to keep: the bundled ones with what values change, and those that values add. */}}
+{{- define "tandem.hardwareClasses" -}}
+{{- $bundled := dict -}}
+{{- if .Values.bundledHardwareClasses -}}
+{{- $bundled = .Files.Get "files/hardwareclasses.yaml" | fromYaml -}}
+{{- end -}}
+{{- $all := mergeOverwrite $bundled (deepCopy .Values.hardwareClasses) -}}
+installedBy: {{ .Release.Namespace }}/{{ .Release.Name }}
+items:
+{{- range $name, $class := $all }}
+{{- if ne (get $class "enabled" | toString) "false" }}
+- metadata:
+    name: {{ $name }}
+    {{- with $class.about }}
+    annotations:
+      {{- range $key, $value := . }}
+      about.tandem.dev/{{ $key }}: {{ $value | quote }}
+      {{- end }}
+    {{- end }}
+  spec:
+    {{- omit $class "about" "enabled" | toYaml | nindent 4 }}
+{{- end }}
+{{- else }} []
+{{- end }}
+{{- end -}}
+
+{{/* What the operator does to nodes and hardware classes: cluster-wide, since both have no namespace. */}}
+{{- define "tandem.hardwareRules" -}}
+- apiGroups: [""]
+  resources: [nodes]
+  verbs: [list, watch]
+- apiGroups: [tandem.dev]
+  resources: [hardwareclasses]
+  verbs: [list, watch, create, patch, delete]
+- apiGroups: [tandem.dev]
+  resources: [hardwareclasses/status]
+  verbs: [patch]
+{{- end -}}

@@ -14,7 +14,7 @@ from tandem_operator.cluster.objects import ClassObject, Node, Pod, class_body, 
 from tandem_operator.config import InventorySettings
 from tandem_operator.placement.catalogue import hardware_of
 from tandem_operator.placement.inventory import Inventory
-from tandem_operator.reconcile.catalogue import Store, install, read_classes
+from tandem_operator.reconcile.catalogue import Store, install, read_catalogue
 from tandem_operator.reconcile.errors import ApiError
 from tandem_operator.reconcile.hardware import HardwareReporter
 from tandem_operator.reconcile.world import Object
@@ -125,10 +125,10 @@ class HardwareWatch:
         """Once; what fails is tried again until it is done."""
         if not self._settings.hardware_classes_file:
             return
-        wanted = read_classes(self._settings.hardware_classes_file)
+        catalogue = read_catalogue(self._settings.hardware_classes_file)
         while True:
             try:
-                await install(self._client, wanted, self._classes.bodies)
+                await install(self._client, catalogue, self._classes.bodies)
             except ApiError as error:
                 log.warning("not all hardware classes are installed, again in a minute: %s", error)
                 await asyncio.sleep(self._settings.retry_limit_seconds)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -19,6 +20,9 @@ from tandem_operator.api import names
 from tandem_operator.api.hardware_class import KIND
 from tandem_operator.reconcile.errors import ApiError
 from tandem_operator.reconcile.world import Object
+
+ANNOTATION_INSTALLED_BY: Final = "tandem.dev/installed-by"
+"""Which release of the chart brought a class, as namespace/name."""
 
 ATTEMPTS: Final = 4
 """Of an apply that leaves out what others have: each answer names all such fields, more than one round is a race."""
@@ -35,19 +39,32 @@ class Store(Protocol):
     async def delete(self, kind: str, namespace: str | None, name: str, uid: str) -> None: ...
 
 
-def read_classes(path: str) -> dict[str, Object]:
-    """HardwareClass objects by name, of the file that the chart mounts. Raises ValueError or OSError."""
-    listed = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    items = listed.get("items") if isinstance(listed, dict) else None
-    if not isinstance(items, list):
-        raise ValueError(f"{path} holds no list of hardware classes (items: [...])")
-    return {item["metadata"]["name"]: _labelled(item) for item in items}
+@dataclass(frozen=True)
+class Catalogue:
+    """What one release of the chart wants there to be."""
+
+    installed_by: str
+    """namespace/name of the release: it removes only what it has installed itself."""
+    classes: Mapping[str, Object]
 
 
-def _labelled(item: Object) -> Object:
+def read_catalogue(path: str) -> Catalogue:
+    """Of the file that the chart mounts. Raises ValueError or OSError."""
+    listed = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(listed, dict) or "items" not in listed:
+        raise ValueError(f"{path} holds no list of hardware classes (installedBy: ..., items: [...])")
+    installed_by = str(listed.get("installedBy", ""))
+    classes = {item["metadata"]["name"]: _marked(item, installed_by) for item in listed["items"] or []}
+    return Catalogue(installed_by, classes)
+
+
+def _marked(item: Object, installed_by: str) -> Object:
     metadata = item["metadata"]
-    labels = {**metadata.get("labels", {}), LABEL_MANAGED_BY: MANAGED_BY}
-    return {**item, "apiVersion": names.API_VERSION, "kind": KIND, "metadata": {**metadata, "labels": labels}}
+    marks = {
+        "labels": {**metadata.get("labels", {}), LABEL_MANAGED_BY: MANAGED_BY},
+        "annotations": {**metadata.get("annotations", {}), ANNOTATION_INSTALLED_BY: installed_by},
+    }
+    return {**item, "apiVersion": names.API_VERSION, "kind": KIND, "metadata": {**metadata, **marks}}
 
 
 def is_ours(live: Object) -> bool:
@@ -55,13 +72,13 @@ def is_ours(live: Object) -> bool:
     return bool((live["metadata"].get("labels") or {}).get(LABEL_MANAGED_BY) == MANAGED_BY)
 
 
-async def install(store: Store, wanted: Mapping[str, Object], live: Mapping[str, Object]) -> None:
-    """Makes `live` as wanted, except for what belongs to people: whole classes, or single fields of ours.
+async def install(store: Store, catalogue: Catalogue, live: Mapping[str, Object]) -> None:
+    """Makes `live`, all classes by name, as the catalogue says, but for what is people's: classes, or fields of ours.
 
     Raises ApiError of the first class that fails, after all others were tried.
     """
     failures: list[ApiError] = []
-    for name, body in wanted.items():
+    for name, body in catalogue.classes.items():
         if name in live and not is_ours(live[name]):
             log.info("hardware class %s is not ours: it has no label %s=%s", name, LABEL_MANAGED_BY, MANAGED_BY)
             continue
@@ -71,7 +88,8 @@ async def install(store: Store, wanted: Mapping[str, Object], live: Mapping[str,
             log.warning("hardware class %s is not installed: %s", name, error)
             failures.append(error)
     for name, body in live.items():
-        if is_ours(body) and name not in wanted:
+        by = (body["metadata"].get("annotations") or {}).get(ANNOTATION_INSTALLED_BY)
+        if is_ours(body) and by == catalogue.installed_by and name not in catalogue.classes:
             await store.delete(KIND, None, name, body["metadata"]["uid"])
             log.info("hardware class %s is removed: the chart's values leave it out", name)
     if failures:
