@@ -22,6 +22,7 @@ def lint(_: list[str]) -> list[Command]:
         [f"{BIN}/mypy"],
         [f"{BIN}/lint-imports"],
         [sys.executable, "-m", "tandem_operator.api.crd", "--check"],
+        [sys.executable, "-m", "tandem_operator.placement.catalogue", "--check"],
     ]
 
 

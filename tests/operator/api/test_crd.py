@@ -11,11 +11,15 @@ import pytest
 import yaml
 from tandem_operator.api import names
 from tandem_operator.api.conditions import POD_PROBLEMS, TYPES, Reason
-from tandem_operator.api.crd import crd_text, custom_resource_definition, main, targets
+from tandem_operator.api.crd import DEFINITIONS, HARDWARE_CLASS, crd_text, custom_resource_definition, main, targets
 
 ROOT = Path(__file__).parents[3]
 VERSION = custom_resource_definition()["spec"]["versions"][0]
 SCHEMA = VERSION["schema"]["openAPIV3Schema"]
+SCHEMAS = {
+    one.kind: custom_resource_definition(one)["spec"]["versions"][0]["schema"]["openAPIV3Schema"] for one in DEFINITIONS
+}
+every_kind = pytest.mark.parametrize("kind", SCHEMAS)
 
 
 def nodes(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -28,8 +32,9 @@ def nodes(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[st
 
 
 def test_the_written_files_are_fresh() -> None:
-    for path in targets(ROOT):
-        assert path.read_text() == crd_text(), "run: python -m tandem_operator.api.crd --write"
+    for one in DEFINITIONS:
+        for path in targets(ROOT, one):
+            assert path.read_text() == crd_text(one), "run: python -m tandem_operator.api.crd --write"
 
 
 def test_check_fails_on_a_stale_file_and_write_repairs_it(tmp_path: Path) -> None:
@@ -40,8 +45,9 @@ def test_check_fails_on_a_stale_file_and_write_repairs_it(tmp_path: Path) -> Non
     assert main(["--check", "--root", str(tmp_path)]) == 1
 
 
-def test_the_schema_is_structural() -> None:
-    for path, node in nodes(SCHEMA):
+@every_kind
+def test_the_schema_is_structural(kind: str) -> None:
+    for path, node in nodes(SCHEMAS[kind]):
         assert "$ref" not in node, path
         assert "title" not in node, path
         assert node.get("default", "") is not None, path
@@ -49,25 +55,28 @@ def test_the_schema_is_structural() -> None:
         assert not ("properties" in node and "additionalProperties" in node), path
 
 
-def test_every_field_is_documented() -> None:
+@every_kind
+def test_every_field_is_documented(kind: str) -> None:
     undocumented = [
         path
-        for path, node in nodes(SCHEMA)
+        for path, node in nodes(SCHEMAS[kind])
         if not path.endswith("[]") and path not in ("",) and "description" not in node
     ]
     assert undocumented == []
 
 
-def test_texts_and_lists_are_bounded_so_that_rules_stay_cheap() -> None:
-    for path, node in nodes(SCHEMA["properties"]["spec"]):
+@every_kind
+def test_texts_and_lists_are_bounded_so_that_rules_stay_cheap(kind: str) -> None:
+    for path, node in nodes(SCHEMAS[kind]["properties"]["spec"]):
         if "x-kubernetes-validations" in node and node.get("type") == "string":
             assert "maxLength" in node, path
         if node.get("type") == "array":
             assert "maxItems" in node, path
 
 
-def test_every_rule_has_a_sentence() -> None:
-    for path, node in nodes(SCHEMA):
+@every_kind
+def test_every_rule_has_a_sentence(kind: str) -> None:
+    for path, node in nodes(SCHEMAS[kind]):
         for rule in node.get("x-kubernetes-validations", []):
             assert len(rule["message"]) > 25, path
 
@@ -109,3 +118,10 @@ def test_helm_keeps_the_definition_when_the_chart_goes() -> None:
     assert custom_resource_definition()["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
     assert custom_resource_definition()["spec"]["names"]["shortNames"] == ["infd"]
     assert custom_resource_definition()["metadata"]["name"] == f"{names.PLURAL}.{names.GROUP}"
+
+
+def test_kubectl_get_hwc_shows_what_the_cluster_has_of_a_class() -> None:
+    version = custom_resource_definition(HARDWARE_CLASS)["spec"]["versions"][0]
+    columns = [c["name"] for c in version["additionalPrinterColumns"] if not c.get("priority")]
+    assert columns == ["Nodes", "Devices", "Free", "Stranded", "Memory", "Price", "Age"]
+    assert custom_resource_definition(HARDWARE_CLASS)["spec"]["scope"] == "Cluster"
