@@ -38,6 +38,7 @@ class DecodePod(Pod):
         prompt_budget: int,
         done: Callable[[Flight], None],
         freed: Callable[[DecodePod], None],
+        is_both: bool = False,
     ) -> None:
         super().__init__(name, events, gpus)
         self.coefficients = coefficients
@@ -52,6 +53,8 @@ class DecodePod(Pod):
         """Prompts to be computed here: conversions, preempted requests, everything in a pod that does both."""
         self.prompt_tokens_waiting = 0
         self.busy_s = 0.0
+        self.is_both = is_both
+        """It computes all its prompts itself; sequences that decode take their tokens from the budget of a step."""
         self._budget = prompt_budget
         self._theta = coefficients.prefill
         self._phi = (coefficients.decode.phi0_s, coefficients.decode.phi1_s, coefficients.decode.phi2_s)
@@ -88,6 +91,10 @@ class DecodePod(Pod):
     def requests(self) -> int:
         """In it or on their way."""
         return len(self._running) + len(self._joining) + len(self.prompts) + self.expected
+
+    def inside(self) -> list[Flight]:
+        """All that are here."""
+        return [*self._running, *self._joining, *self.prompts]
 
     def kv_used(self, now: float) -> int:
         """Held and reserved tokens."""
@@ -127,6 +134,11 @@ class DecodePod(Pod):
     def compute(self, flight: Flight) -> None:
         """Computes the prompt here too; follows a `reserve`."""
         self.expected -= 1
+        self.wait(flight)
+
+    def wait(self, flight: Flight) -> None:
+        """Queues the prompt here: its KV is taken when there is room and its turn comes."""
+        flight.decode = self
         flight.cached = min(flight.hinted_cached, flight.context - 1)
         flight.computed = flight.cached
         self.prompts.append(flight)
@@ -136,7 +148,7 @@ class DecodePod(Pod):
     def drop_all(self) -> list[Flight]:
         """The pod is killed: all that was in it."""
         self._settle_emitted(self.events.now)
-        lost = [*self._running, *self._joining, *self.prompts]
+        lost = self.inside()
         self._running.clear()
         self._joining.clear()
         self.prompts.clear()
@@ -260,7 +272,7 @@ class DecodePod(Pod):
 
     def _make_room(self) -> None:
         """The youngest gives its KV back and is computed again later, here."""
-        while len(self._running) > 1 and self._kv + len(self._running) > self.kv_total:
+        while len(self._running) > 1 and self._kv + len(self._running) + self.reserved > self.kv_total:
             flight = next(reversed(self._running))
             del self._running[flight]
             done = self._step - flight.entered_step
@@ -270,7 +282,7 @@ class DecodePod(Pod):
             flight.context += done
             flight.computed = 0
             self.preemptions += 1
-            self.prompts.append(flight)
+            self.prompts.appendleft(flight)
             self.prompt_tokens_waiting += flight.context
 
     def _plan(self) -> None:
@@ -285,7 +297,7 @@ class DecodePod(Pod):
         ends = self._ends
         while not (ends[0][2].running and ends[0][2].end_step == ends[0][0] and ends[0][2].decode is self):
             heappop(ends)
-        room = (self.kv_total - self._kv) // n
+        room = (self.kv_total - self.reserved - self._kv) // n
         steps = max(1, min(ends[0][0] - self._step, room))
         self._wake_step = self._step + steps
         self.events.at(self._base_s + self._seconds(steps), self._wake, self._version)
@@ -294,14 +306,17 @@ class DecodePod(Pod):
 
     def _plan_chunks(self) -> bool:
         """One step that computes prompts beside the sequences that run. False when no prompt may start."""
-        n, budget = len(self._running), self._budget
+        n = len(self._running)
+        budget = self._budget - (n if self.is_both else 0)
+        is_full = False
         theta = self._theta
         seconds, tokens, attended = 0.0, 0, 0.0
         for flight in self.prompts:
             if budget <= 0 or n + len(self._chunks) >= self.max_sequences:
                 break
-            if flight.reserved == 0 and not self._reserve_again(flight):
-                break
+            if flight.reserved == 0 and (is_full or not self._reserve_again(flight)):
+                is_full = True  # who came later and needs less does not pass, who has begun goes on
+                continue
             chunk = min(budget, flight.context - flight.computed)
             self._chunks.append((flight, chunk))
             seconds += chunk * (theta.theta1_s + theta.theta2_s * (flight.computed + chunk / 2))

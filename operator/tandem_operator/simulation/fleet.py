@@ -28,7 +28,6 @@ class Fleet:
         self.counts: dict[str, ClassCounts] = {}
         self.converted = 0
         self._inside = 0
-        self._preempted = 0
         self.lost_at_grace = 0
         self._scenario = scenario
         self._fleet = scenario.fleet
@@ -53,6 +52,15 @@ class Fleet:
         self.router.pods_changed()
         self._next_arrival()
 
+    def settle(self) -> None:
+        """End of the run: what is still there is billed, and first tokens count that came already."""
+        self.supply.settle()
+        for pod in self.decode.pods:
+            assert isinstance(pod, DecodePod)
+            for flight in pod.inside():
+                if flight.first_s >= 0:
+                    self.ledger.first_token(flight)
+
     def inside(self) -> int:
         """Requests that wait or are worked on."""
         return self._inside
@@ -60,7 +68,7 @@ class Fleet:
     @property
     def preemptions(self) -> int:
         """Of all decode pods that are or were."""
-        return self._preempted + sum(pod.preemptions for pod in self.decode.pods)
+        return self.supply.preemptions + sum(pod.preemptions for pod in self.decode.pods)
 
     # --- requests --------------------------------------------------------------------------------------------
 
@@ -140,8 +148,6 @@ class Fleet:
             return
         decode.kv_bytes += size
         decode.join(flight)
-        if flight.first_s == self.events.now:
-            self.ledger.first_token(flight)
 
     def _finished(self, flight: Flight) -> None:
         self._inside -= 1
@@ -174,14 +180,16 @@ class Fleet:
         )
 
     def _make_decode(self, name: str) -> AnyPod:
+        is_both = self._fleet.aggregated
         return DecodePod(
             name,
             self.events,
             self.gpus[1],
             self._fleet.decode,
-            self._fleet.convert_tokens,
+            self._fleet.step_tokens if is_both else self._fleet.convert_tokens,
             self._finished,
             self.router.stepped,
+            is_both,
         )
 
     def _killed(self, pod: AnyPod) -> None:
@@ -190,6 +198,7 @@ class Fleet:
             if isinstance(pod, PrefillPod) and flight.decode is not None:
                 flight.decode.cancel(flight)
                 self.router.changed(flight.decode)
+                self.supply.check_drained(flight.decode)
             self._again(flight)
 
 

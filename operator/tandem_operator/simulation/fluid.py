@@ -42,6 +42,7 @@ def decode_seconds(coefficients: Coefficients, works: Iterable[Work]) -> float:
 def best_batch(coefficients: Coefficients, context_tokens: float, tpot_s: float) -> int:
     """Most sequences of that much KV each whose step takes no longer than `tpot_s`; at least 1."""
     phi = coefficients.decode
-    by_time = (tpot_s - phi.phi0_s) / (phi.phi1_s + phi.phi2_s * context_tokens)
+    per_sequence_s = phi.phi1_s + phi.phi2_s * context_tokens
+    by_time = (tpot_s - phi.phi0_s) / per_sequence_s if per_sequence_s > 0 else coefficients.max_sequences
     by_room = coefficients.kv_tokens / max(1.0, context_tokens)
     return max(1, int(min(by_time, by_room, coefficients.max_sequences)))

@@ -197,7 +197,7 @@ def _snapshot(pod: AnyPod, now: float) -> PodSnapshot:
         )
     return PodSnapshot(
         pod=pod.name,
-        role="decode",
+        role="both" if pod.is_both else "decode",
         revision=REVISION,
         incarnation=pod.name,
         ready=True,

@@ -39,7 +39,7 @@ def simulate(
         fleet.events.run_until(scenario.until_s * step / PROGRESS_STEPS)
         if progress is not None:
             progress(step / PROGRESS_STEPS)
-    fleet.supply.settle()
+    fleet.settle()
     return measure(scenario, policy.name, seed, fleet, watch, loop.moves, loop.seconds)
 
 

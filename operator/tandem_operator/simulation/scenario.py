@@ -60,6 +60,8 @@ class Fleet:
     """Prompt tokens in one step of a prefill pod, max_num_batched_tokens."""
     convert_tokens: int = 512
     """Prompt tokens that a convertible decode pod adds to one step."""
+    aggregated: bool = False
+    """Decode pods compute all prompts themselves, as engines do that are not taken apart; start with no prefill pod."""
     grace_s: float = 600.0
     """A draining pod is killed then."""
     gpus: int | None = None

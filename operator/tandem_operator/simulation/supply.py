@@ -58,6 +58,8 @@ class Supply:
         """When a pod went that had not served anything."""
         self.removed: list[float] = []
         """When a pod was let go."""
+        self.preemptions = 0
+        """Of pods that are gone."""
         self._startup = startup
         self._gpus = gpus
         self._used = 0
@@ -163,6 +165,7 @@ class Supply:
 
     def _remove(self, pod: AnyPod) -> None:
         pod.gone_s = self.events.now
+        self.preemptions += pod.preemptions
         for pool in self.pools:
             if pod in pool.pods:
                 pool.pods.remove(pod)
