@@ -6,15 +6,27 @@ from typing import Final
 
 import msgspec
 
-from tandem_operator.performance.config_fields import Fields
+from tandem_operator.performance.config_fields import ConfigError, Fields
 
 UNGATED: Final = frozenset(
-    ("falcon", "gpt2", "gpt_bigcode", "gpt_neox", "gptj", "mpt", "nemotron", "nemotron_h", "opt", "phi", "starcoder2")
-)
+    (
+        "apertus", "arcee", "bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "mpt",
+        "nemotron", "nemotron_h", "opt", "persimmon", "phi", "starcoder2",
+    )
+)  # fmt: skip
 """Families with two matrices per MLP; all others have three (a gate)."""
 
 STATES_ONLY: Final = frozenset(("falcon_mamba", "mamba", "mamba2"))
 """Families without MLPs."""
+BLOCKS: Final = {
+    "mamba": "M",
+    "linear_attention": "M",
+    "attention": "*",
+    "full_attention": "*",
+    "mlp": "-",
+    "dense": "-",
+    "moe": "E",
+}
 
 
 class FeedForward(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +48,18 @@ class FeedForward(msgspec.Struct, frozen=True, kw_only=True):
         return self.routed * self.experts_active // self.experts if self.experts else 0
 
 
+def block_pattern(fields: Fields) -> str | None:
+    """A letter per block for families whose blocks are a mixer or a feed-forward part alone: M * - E; else None."""
+    pattern = fields.text("hybrid_override_pattern")
+    listed = fields.find("layers_block_type", "layer_types")
+    if not pattern and isinstance(listed, list) and not {"mlp", "moe"}.isdisjoint(listed):
+        pattern = "".join(BLOCKS.get(kind, "?") for kind in listed)
+    layers = fields.optional_count("num_hidden_layers")
+    if pattern and layers and len(pattern) != layers:
+        raise ConfigError(f"config.json: hybrid_override_pattern has {len(pattern)} letters for {layers} layers")
+    return pattern or None
+
+
 def feed_forward(fields: Fields, layers: int, hidden: int) -> FeedForward:
     """Raises ConfigError naming what is missing."""
     matrices = 2 if fields.model_type in UNGATED or fields.text("mlp_hidden_act") == "relu2" else 3
@@ -43,12 +67,17 @@ def feed_forward(fields: Fields, layers: int, hidden: int) -> FeedForward:
         "num_local_experts", "n_routed_experts", "num_experts", "moe_num_experts", "num_experts_total"
     )
     routed_layers = _routed_layers(fields, layers) if experts > 1 else 0
-    dense_layers = _dense_layers(fields, layers) - routed_layers
+    dense_layers = _dense_layers(fields, layers) - (0 if fields.flag("enable_moe_block") else routed_layers)
     dense = dense_layers * matrices * hidden * _dense_size(fields, hidden) if dense_layers else 0
+    if fields.flag("use_double_wide_mlp"):
+        shared_kv = fields.optional_count("num_kv_shared_layers")
+        dense += shared_kv * matrices * hidden * _dense_size(fields, hidden)
     if not routed_layers:
         return FeedForward(dense=dense, routers=0, routed=0, experts=0, experts_active=0)
     size = fields.count("moe_intermediate_size", "intermediate_size", "ffn_dim")
-    active = fields.count("num_experts_per_tok", "num_experts_per_token", "moe_top_k", "moe_k", "experts_per_token")
+    active = fields.count(
+        "num_experts_per_tok", "num_experts_per_token", "moe_top_k", "moe_k", "experts_per_token", "top_k_experts"
+    )
     shared = routed_layers * matrices * hidden * _shared_size(fields, size)
     return FeedForward(
         dense=dense + shared,
@@ -64,7 +93,7 @@ def _dense_layers(fields: Fields, layers: int) -> int:
     """Layers with a feed-forward part: all, but for families that list blocks one by one."""
     if fields.model_type in STATES_ONLY:
         return 0
-    pattern = fields.per_layer("hybrid_override_pattern", layers)
+    pattern = block_pattern(fields)
     return layers if pattern is None else sum(letter in "-E" for letter in pattern)
 
 
@@ -92,7 +121,7 @@ def _shared_size(fields: Fields, size: int) -> int:
 
 def _routed_layers(fields: Fields, layers: int) -> int:
     """How many layers route."""
-    pattern = fields.per_layer("hybrid_override_pattern", layers)
+    pattern = block_pattern(fields)
     if pattern is not None:
         return sum(letter == "E" for letter in pattern)
     listed = fields.find("moe_layers")

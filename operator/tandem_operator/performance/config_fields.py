@@ -18,6 +18,7 @@ DEFAULTS: Final[dict[str, dict[str, Any]]] = {
         "vocab_size": 262208,
         "max_position_embeddings": 131072,
     },
+    "gemma4_text": {"global_head_dim": 512},
 }
 """What published configs of a family leave out, because its library fills it in."""
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tandem_operator.performance.config_experts import feed_forward
+from tandem_operator.performance.config_experts import STATES_ONLY, block_pattern, feed_forward
 from tandem_operator.performance.config_fields import ConfigError, Fields
 from tandem_operator.performance.config_mixers import (
     attention_layers,
     attention_parameters,
     head_dim,
+    heads,
     layer_kinds,
     state_layers,
 )
@@ -38,10 +39,21 @@ TIED_BY_DEFAULT: Final = frozenset(
 """Families whose head is the embedding when config.json does not say; all others have a head of their own."""
 
 
+CONTEXT_NAMES: Final = (
+    "max_position_embeddings", "model_max_length", "n_positions", "max_sequence_length", "max_seq_len", "seq_length",
+)  # fmt: skip
+UNLIMITED_CONTEXT_TOKENS: Final = 1 << 20
+"""Of models that keep states only and name no limit."""
+LEARNED_POSITIONS: Final = frozenset(("gpt2", "gpt_bigcode", "gpt_neo", "opt"))
+
+
 def read_shape(config: Mapping[str, Any], index: Mapping[str, Any] | None = None, name: str = "") -> ModelShape:
     """`index`: model.safetensors.index.json, with the exact size. Raises ConfigError naming the field."""
     fields = Fields(config)
-    layers = fields.count("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+    pattern = block_pattern(fields)
+    layers = fields.count(
+        "num_hidden_layers", "n_layer", "n_layers", "num_layers", default=len(pattern) if pattern else None
+    )
     hidden = fields.count("hidden_size", "n_embd", "d_model")
     vocabulary = fields.count("vocab_size")
     kinds = layer_kinds(fields, layers)
@@ -49,14 +61,16 @@ def read_shape(config: Mapping[str, Any], index: Mapping[str, Any] | None = None
     state, state_parameters = state_layers(fields, kinds, hidden)
     feed = feed_forward(fields, layers, hidden)
     attended = sum(group.layers for group in attention)
-    mixers = attended * attention_parameters(fields, hidden) + state_parameters if attended else state_parameters
+    mixers = attention_parameters(fields, attention, hidden) + state_parameters
     tied = fields.flag("tie_word_embeddings", fields.model_type in TIED_BY_DEFAULT)
     embedding = vocabulary * hidden
+    looked_up = per_layer_embedding(fields, layers) + learned_positions(fields, hidden)
     rest = (1 if tied else 2) * embedding + feed.routers + (2 * layers + 1) * hidden
+    feeding = per_layer_projections(fields, layers, hidden)
     quantization = stored_quantization(fields)
     only_experts = quantization == "MXFP4" and feed.experts > 0
     shrunk, shrunk_active = feed.routed, feed.routed_active
-    unshrunk = mixers + feed.dense
+    unshrunk = mixers + feed.dense + feeding
     if not only_experts:
         shrunk, shrunk_active, unshrunk = shrunk + unshrunk, shrunk_active + unshrunk, 0
     unit = DTYPE_BYTES.get(fields.text("torch_dtype", "dtype"), 2)
@@ -64,12 +78,12 @@ def read_shape(config: Mapping[str, Any], index: Mapping[str, Any] | None = None
     return ModelShape(
         name=name,
         architecture=fields.model_type or next(iter(fields.find("architectures") or ()), ""),
-        layers=layers - kinds.count("none") if fields.find("hybrid_override_pattern") else layers,
+        layers=layers - kinds.count("none"),
         hidden=hidden,
-        heads=fields.count("num_attention_heads", "n_head", "n_heads") if attended else 1,
+        heads=heads(fields) if attended else 1,
         head_dim=head_dim(fields) if attended else 1,
         vocabulary=vocabulary,
-        parameters=shrunk + unshrunk + rest + feed.biases,
+        parameters=shrunk + unshrunk + rest + looked_up + feed.biases,
         active_parameters=shrunk_active + unshrunk + rest - (0 if tied else embedding),
         linear_parameters=shrunk,
         active_linear_parameters=shrunk_active,
@@ -79,13 +93,30 @@ def read_shape(config: Mapping[str, Any], index: Mapping[str, Any] | None = None
         attention=attention,
         state=state,
         max_context_tokens=fields.count(
-            "max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length"
+            *CONTEXT_NAMES, default=UNLIMITED_CONTEXT_TOKENS if fields.model_type in STATES_ONLY else None
         ),
         tied_head=tied,
-        weight_bytes=_total_size(index) or round(shrunk * per_shrunk + (unshrunk + rest + feed.biases) * unit),
+        weight_bytes=_total_size(index)
+        or round(shrunk * per_shrunk + (unshrunk + rest + looked_up + feed.biases) * unit),
         stored_quantization=quantization,
         stored_bytes_per_parameter=unit,
     )
+
+
+def per_layer_embedding(fields: Fields, layers: int) -> int:
+    """Tables that give each layer a vector per token: looked up, never multiplied."""
+    width = fields.optional_count("hidden_size_per_layer_input")
+    return fields.count("vocab_size_per_layer_input", "vocab_size") * layers * width if width else 0
+
+
+def per_layer_projections(fields: Fields, layers: int, hidden: int) -> int:
+    """Matrices that bring those vectors into the layers: one for all, and two in each."""
+    return 3 * hidden * layers * fields.optional_count("hidden_size_per_layer_input")
+
+
+def learned_positions(fields: Fields, hidden: int) -> int:
+    """A vector per position, in old families."""
+    return fields.count(*CONTEXT_NAMES) * hidden if fields.model_type in LEARNED_POSITIONS else 0
 
 
 def _total_size(index: Mapping[str, Any] | None) -> int:

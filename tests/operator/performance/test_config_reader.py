@@ -11,6 +11,7 @@ from tandem_operator.performance.config_reader import read_shape
 from tandem_operator.performance.quantization import active_weight_bytes, weight_bytes
 from tandem_operator.performance.shape import AttentionLayers
 
+from tests.operator.performance.families import FAMILIES
 from tests.operator.performance.public_models import PUBLIC_MODELS, dense
 
 NAMES = list(PUBLIC_MODELS)
@@ -73,6 +74,26 @@ def test_states_are_constant_per_sequence(name: str, state_bytes: int) -> None:
     shape = read_shape(PUBLIC_MODELS[name].config)
     assert shape.state_bytes_per_sequence() == state_bytes
     assert shape.sequence_bytes(1000) - shape.sequence_bytes(0) == 1000 * shape.kv_bytes_per_token()
+
+
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_layers_that_are_not_all_alike_are_counted_as_they_are(name: str) -> None:
+    family = FAMILIES[name]
+    shape = read_shape(family.config)
+    assert shape.parameters == pytest.approx(family.parameters, rel=5e-5)
+    assert shape.kv_bytes_per_token() == family.kv_bytes
+    assert shape.state_bytes_per_sequence() == family.state_bytes
+
+
+def test_blocks_may_be_letters_or_a_list() -> None:
+    letters = FAMILIES["Nemotron, blocks with experts"].config
+    listed = {k: v for k, v in letters.items() if k not in ("hybrid_override_pattern", "num_hidden_layers")}
+    assert read_shape({**listed, "layers_block_type": ["mamba", "moe", "attention", "mlp"]}) == read_shape(letters)
+
+
+def test_tables_per_layer_are_loaded_and_never_multiplied() -> None:
+    shape = read_shape(FAMILIES["Gemma 4, shared keys and tables per layer"].config)
+    assert shape.parameters - shape.active_parameters == 262144 * 35 * 256
 
 
 def test_a_latent_is_whole_on_every_device_and_gqa_shards_are_whole_heads() -> None:
