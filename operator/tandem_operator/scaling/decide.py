@@ -12,12 +12,12 @@ import msgspec
 from tandem_operator.scaling.bins import Windows, learn_noise, look_back
 from tandem_operator.scaling.couple import Bounded, gpus_of, within_bounds, within_budget
 from tandem_operator.scaling.decision import Decision, Explanation, Targets
-from tandem_operator.scaling.demand import AGES, Demand, learn_output, measure
+from tandem_operator.scaling.demand import Demand, learn_output, measure
 from tandem_operator.scaling.explain import explain
 from tandem_operator.scaling.forecast import learn_season
 from tandem_operator.scaling.hold import hold_seconds, step
 from tandem_operator.scaling.lead import lead_seconds, learn_growth, learn_startups
-from tandem_operator.scaling.learn import age_ratio, coefficients_of, learn_coefficients
+from tandem_operator.scaling.learn import coefficients_of, learn_coefficients, measured_flow
 from tandem_operator.scaling.observation import Observation, Role
 from tandem_operator.scaling.pools import Need, capacity_per_s, need, share_of_load
 from tandem_operator.scaling.settings import Settings
@@ -93,13 +93,8 @@ def perceive(settings: Settings, state: State, observation: Observation, now: fl
     )
     windows = look_back(state.bins, state.since, state.seen, law)
     growth, due = learn_growth(state, windows, lead_seconds(started, settings), law)
-    ages = _ages(state, windows, observation)
-    return msgspec.structs.replace(state, growth=growth, growth_due=due, ages=ages), reading, windows
-
-
-def _ages(state: State, windows: Windows, observation: Observation) -> tuple[float, ...]:
-    ratio = age_ratio(state, observation, windows.fast)
-    return (*state.ages, ratio if ratio is not None else 0.0)[-AGES:]
+    flow = measured_flow(state.flow, observation, pods, coefficients_of(state, settings, "decode"), now)
+    return msgspec.structs.replace(state, growth=growth, growth_due=due, flow=flow), reading, windows
 
 
 def _count(observation: Observation, role: Role, ready: bool) -> int:
@@ -137,6 +132,7 @@ def _needs(demand: Demand, settings: Settings, state: State) -> tuple[Need, Need
             steady_per_s=rate,
             burst_per_s=max(rate * max(demand.growth, growth), demand.plan_per_s) + backlog,
             tail=law.shrink_tail,
+            helped=law.shrink_flexible,
         )
         for rate in (demand.now_per_s + noise, demand.now_per_s * (1 + law.surplus) + noise)
     )

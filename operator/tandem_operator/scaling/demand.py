@@ -31,6 +31,7 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     square: float
     """Mean square of prompt tokens."""
     output_tokens: float
+    output_square: float
 
     @property
     def context_tokens(self) -> float:
@@ -86,6 +87,8 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     salvage_s: float = 0.0
     """Time in which the salvageable must be served."""
     lead_s: float = 0.0
+    flow_per_s: float = 0.0
+    """Output tokens per second that what runs stands for; sizes decode when it is more than arrivals let expect."""
 
     @property
     def plan_per_s(self) -> float:
@@ -132,6 +135,7 @@ def measure(
         late=late,
         salvage_s=salvage_s,
         lead_s=lead_s,
+        flow_per_s=expected_flow(state.flow),
     )
 
 
@@ -151,11 +155,13 @@ def mix_of(state: State, windows: Windows) -> Mix:
             prompt, square = mean, fast.squares / fast.requests
             cached, tokens = fast.cached_tokens, fast.prompt_tokens
     hit = cached / tokens if tokens > 0 else 0.0
+    output = max(state.output_tokens_mean or OUTPUT_PRIOR_TOKENS, 1.0)
     return Mix(
         prompt_tokens=prompt,
         new_tokens=prompt * (1 - min(max(hit, 0.0), 1.0)),
         square=max(square, prompt**2),
-        output_tokens=max(state.output_tokens_mean or OUTPUT_PRIOR_TOKENS, 1.0) * longer(state),
+        output_tokens=output,
+        output_square=max(state.output_square_mean, output**2),
     )
 
 
@@ -165,19 +171,22 @@ LENGTH_SIGMAS = 4.0
 """A change of lengths is believed from this far on: lengths have heavier tails than the normal distribution."""
 
 
-def longer(state: State) -> float:
-    """Factor by which answers that still run say that answers became longer; 1 unless all last looks say so."""
-    if len(state.ages) < AGES:
-        return 1.0
-    ratio = min(state.ages) / AGE_NOISE
-    return min(max(ratio, 1.0), AGE_MOST)
+def expected_flow(flow: tuple[tuple[float, float], ...]) -> float:
+    """Output tokens per second that pods will have to generate: as measured, less chance, and its rise once more.
+
+    A rise beyond chance goes on for as long as it has been seen: a pile that has grown for 20 s has not stopped.
+    """
+    if len(flow) < 3:
+        return 0.0
+    recent = (flow[-1][1] + flow[-2][1]) / 2
+    rise = recent - flow[0][1]
+    return recent * (1 - FLOW_CHANCE) + (rise if rise > FLOW_RISE * recent else 0.0)
 
 
-AGES = 3
-"""Looks that must agree: a change of prompts passes for old answers until the last old one has ended."""
-AGE_NOISE = 1.3
-"""Below this, age says nothing: pages are rounded up, and lengths vary."""
-AGE_MOST = 30.0
+FLOW_CHANCE = 0.1
+"""Share by which what runs may exceed what load lets expect by chance."""
+FLOW_RISE = 0.3
+"""Share of what runs that a rise must have to be one."""
 
 
 def learn_output(state: State, added: Sums) -> tuple[float, float]:

@@ -97,6 +97,8 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     """Holds before a removal that noise of the load could take back: after so long, a lull is no chance."""
     shrink_tail: float = 0.5
     """The pool that remains after a removal must keep this share of the allowed tail, not all of it."""
+    shrink_flexible: float = 0.7
+    """... and with no more than this share of the convertible capacity that growth reckons with."""
     shrink_sigmas: float = 2.0
     """Removal reckons with load this many deviations of the measured rate above it."""
 

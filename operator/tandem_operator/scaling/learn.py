@@ -1,14 +1,11 @@
-"""What pods teach: coefficients from their engine steps, and how long answers are from what runs."""
+"""What pods teach: coefficients from their engine steps, and how many tokens they really have to generate."""
 
 from __future__ import annotations
-
-import math
 
 import msgspec
 from tandem_runtime.contracts.coefficients import Coefficients, Decode, Prefill
 
 from tandem_operator.performance.calibration import PHYSICS_SHARE, Calibration, observe, start
-from tandem_operator.scaling.bins import Sums
 from tandem_operator.scaling.law import Law
 from tandem_operator.scaling.observation import Iteration, Observation, Role
 from tandem_operator.scaling.settings import Settings
@@ -18,10 +15,6 @@ PER_POD = 16
 """Steps learned from one pod and decision: the newest; neighbours say nearly the same."""
 GUESS = 3.0
 """Without a roofline, coefficients begin at this many times what it would say: what a cautious person would guess."""
-
-
-CHANCE_SIGMAS = 3.0
-"""Prompts that run are a sample of those that come; their mean differs by this many deviations at most."""
 
 
 def learn_coefficients(
@@ -89,24 +82,39 @@ def coefficients_of(state: State, settings: Settings, role: Role, cautious: bool
     return calibration.cautious if cautious and samples > 0 else calibration.coefficients
 
 
-def age_ratio(state: State, observation: Observation, arrived: Sums) -> float | None:
-    """Tokens that running answers have so far, over what their known lengths let expect; None: too few run.
+def measured_flow(
+    flow: tuple[tuple[float, float], ...],
+    observation: Observation,
+    marks: dict[str, PodMark],
+    decode: Coefficients,
+    now: float,
+) -> tuple[tuple[float, float], ...]:
+    """Output tokens per second that running sequences stand for, lately: (time, tokens/s), oldest first.
 
-    Of answers of mean m and mean square s, those that run have s / 2m on average. More means that answers became
-    longer than any that has ended yet: the only early sign of it. What prompts hold is taken off, and as much again
-    as chance may add to it. `arrived`: of the last seconds.
+    Answers that became longer show here first: they pile up before the first of them has ended. A pod that tells
+    nothing counts as the mean of the others.
     """
-    if state.output_tokens_mean <= 0 or state.output_square_mean <= 0 or arrived.requests < 1:
-        return None
-    running = held = 0
+    if flow and now - flow[-1][0] < FLOW_EVERY_S:
+        return flow
+    told = silent = 0
+    tokens_per_s = 0.0
     for pod in observation.pods:
-        mark = state.pods.get(pod.name)
-        if pod.role == "decode" and pod.ready_since is not None and mark is not None:
-            running += mark.running + mark.waiting
-            held += mark.kv_used_tokens
-    if running < 20:
-        return None
-    expected = max(state.output_square_mean / (2 * state.output_tokens_mean), 1.0)
-    prompt = arrived.prompt_tokens / arrived.requests
-    chance = CHANCE_SIGMAS * math.sqrt(max(arrived.squares / arrived.requests - prompt * prompt, 0.0) / running)
-    return max(held / running - prompt - chance, 0.0) / expected
+        if pod.role != "decode" or pod.ready_since is None:
+            continue
+        mark = marks.get(pod.name)
+        if mark is None or mark.running < 0:
+            silent += 1
+            continue
+        told += 1
+        if mark.running > 0:
+            step_s = decode.step_seconds(mark.running, mark.kv_used_tokens)
+            tokens_per_s += mark.running / step_s if step_s > 0 else 0.0
+    if not told:
+        return flow
+    return (*flow, (now, tokens_per_s * (told + silent) / told))[-FLOW_KEPT:]
+
+
+FLOW_EVERY_S = 4.0
+"""Half a residence of a short answer: looks closer together say the same."""
+FLOW_KEPT = 6
+"""Twenty seconds."""

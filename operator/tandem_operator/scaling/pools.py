@@ -11,6 +11,7 @@ from tandem_operator.scaling.decision import Targets
 from tandem_operator.scaling.demand import Demand
 from tandem_operator.scaling.settings import Settings
 from tandem_operator.scaling.sizing import (
+    DISPERSION_CAP,
     Batch,
     DecodeLoad,
     PrefillLoad,
@@ -52,8 +53,9 @@ def need(
     steady_per_s: float,
     burst_per_s: float,
     tail: float = 1.0,
+    helped: float = 1.0,
 ) -> Need:
-    """`tail`: share of the allowed misses that may be used."""
+    """`tail`: share of the allowed misses that may be used. `helped`: share of convertible capacity that counts."""
     law, mix, target = settings.law, demand.mix, demand.target
     batch = fullest_batch(decode, mix, target.tpot_s, law)
     prefill_miss = target.miss * law.prefill_miss_share * tail
@@ -61,15 +63,15 @@ def need(
     first_step = batch.step_s
     steady = prefill_load(steady_per_s, mix, target, prefill, demand, first_step, law)
     burst = prefill_load(burst_per_s, mix, target, prefill, demand, first_step, law)
-    held = decode_load(burst_per_s, mix, batch, demand.dispersion_long)
+    dispersion = min(demand.dispersion_long, DISPERSION_CAP)
+    held = decode_load(burst_per_s, demand.flow_per_s, mix, batch, burst.wait_s, dispersion)
     by_link = link_pods(burst_per_s, mix, prefill, law)
     d = max(decode_pods(held, decode_miss), link_pods(burst_per_s, mix, decode, law))
     flexible = 0.0
     if settings.convertible_decode:
-        flexible = convertible_pods(d, held.occupancy, mix, batch, prefill, decode, target.tpot_s, law)
-    p = prefill_pods(burst, prefill_miss)
-    if flexible > 0:
-        p = max(prefill_pods(steady, prefill_miss), math.ceil(p - flexible - 1e-9))
+        full = steady_per_s * mix.output_tokens * batch.step_s / batch.sequences
+        flexible = helped * convertible_pods(full, mix, batch, prefill, decode, target.tpot_s, law)
+    p = max(prefill_pods(steady, prefill_miss), prefill_pods(burst, prefill_miss, flexible))
     return Need(
         targets=Targets(max(p, by_link), d),
         steady=steady,
@@ -101,9 +103,7 @@ def attainment(need: Need, pods: Targets, flexible: float = 0.0) -> float:
     if p >= 1.0:
         p = max(1 - (pods.prefill + flexible) / need.steady.erlangs, 0.05)
     share = need.steady.rate_per_s / need.burst.rate_per_s if need.burst.rate_per_s > 0 else 1.0
-    now = msgspec.structs.replace(
-        need.decode, occupancy=need.decode.occupancy * share, deviation=need.decode.deviation * math.sqrt(share)
-    )
+    now = msgspec.structs.replace(need.decode, occupancy=need.decode.occupancy * share)
     d = decode_misses(now, pods.decode)
     return max(1 - p - d, 0.0)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import msgspec
 from tandem_runtime.contracts.coefficients import Coefficients
 
 from tandem_operator.scaling.demand import Demand, Mix, Target
 from tandem_operator.scaling.law import Law
-from tandem_operator.scaling.queueing import normal_loss, normal_quantile, wait_tail
+from tandem_operator.scaling.queueing import normal_loss, wait_tail
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,14 +78,15 @@ def prefill_load(
     return PrefillLoad(
         rate_per_s=rate_per_s,
         service_s=service,
-        wait_s=max(wait, WAIT_FLOOR_S),
+        wait_s=max(wait, WAIT_FLOOR * service),
         variability=min(demand.dispersion_short, DISPERSION_CAP) + sizes,
         noise=tuple(noise),
     )
 
 
-WAIT_FLOOR_S = 0.02
-"""An objective that leaves no room to wait cannot be met by more pods; it is sized as if it left this much."""
+WAIT_FLOOR = 0.5
+"""Of a prompt's own time: an objective that leaves less to wait cannot be met by more pods, and must not ask for
+them without end."""
 DISPERSION_CAP = 4.0
 """Above this, arrivals are not noise around a rate: the rate itself moves, which the windows reckon with."""
 
@@ -93,10 +95,13 @@ def prefill_misses(load: PrefillLoad, pods: float) -> float:
     """Share of requests that wait too long: the worse of the queue's tail and of what bursts leave over."""
     if load.erlangs <= 0:
         return 0.0
-    whole = int(pods)
-    if whole <= load.erlangs:
+    if pods <= load.erlangs:
         return 1.0
+    whole = int(pods)
     missed = wait_tail(whole, load.erlangs, load.service_s, load.wait_s, load.variability)
+    if pods > whole:
+        above = wait_tail(whole + 1, load.erlangs, load.service_s, load.wait_s, load.variability)
+        missed = missed ** (1 - pods + whole) * above ** (pods - whole)
     for seconds, deviation in load.noise:
         if deviation > 0:
             room = pods * (1 + load.wait_s / seconds) / load.erlangs - 1
@@ -104,54 +109,75 @@ def prefill_misses(load: PrefillLoad, pods: float) -> float:
     return min(missed, 1.0)
 
 
-def prefill_pods(load: PrefillLoad, miss: float, most: int = 4096) -> int:
-    """Fewest pods with prefill_misses <= miss; the misses fall with every pod."""
+def prefill_pods(load: PrefillLoad, miss: float, helped: float = 0.0) -> int:
+    """Fewest pods that, together with `helped`, have prefill_misses <= miss; the misses fall with every pod."""
     if load.erlangs <= 0:
         return 0
-    low = int(load.erlangs) + 1
-    if low >= most:
-        return most
-    high = low
-    while high < most and prefill_misses(load, high) > miss:
-        low, high = high, min(high + max(1, (high - int(load.erlangs))), most)
+    low = max(int(load.erlangs - helped), 0)
+    return low + _fewest(lambda more: prefill_misses(load, low + more + helped) <= miss)
+
+
+MOST_PODS = 4096
+"""Where a search ends: no fleet is larger."""
+
+
+def _fewest(is_enough: Callable[[int], bool]) -> int:
+    """Smallest n >= 1 that is enough, when every larger one is; MOST_PODS at most. A few steps."""
+    high = 1
+    while high < MOST_PODS and not is_enough(high):
+        high *= 2
+    low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
-        if prefill_misses(load, middle) > miss:
-            low = middle
-        else:
+        if is_enough(middle):
             high = middle
-    return low if prefill_misses(load, low) <= miss else high
+        else:
+            low = middle
+    return high
 
 
 class DecodeLoad(msgspec.Struct, frozen=True, kw_only=True):
-    """What decode sizing works with."""
+    """What decode sizing works with. Sequences beyond the fullest batches wait in the router, as prompts do."""
 
     occupancy: float
     """Mean of running sequences at the step of the fullest batch."""
-    deviation: float
     batch: Batch
+    stay_s: float
+    """Of a sequence in its slot."""
+    wait_s: float
+    """Longest wait for a slot that keeps TTFT."""
+    variability: float
 
 
-def decode_load(rate_per_s: float, mix: Mix, batch: Batch, dispersion: float) -> DecodeLoad:
-    """Infinite servers: mean = rate x output tokens x step; dispersion I of arrivals: variance = mean (1 + I) / 2."""
-    mean = rate_per_s * mix.output_tokens * batch.step_s
-    return DecodeLoad(occupancy=mean, deviation=math.sqrt(mean * (1 + max(dispersion, 1.0)) / 2), batch=batch)
+def decode_load(
+    rate_per_s: float, least_tokens_per_s: float, mix: Mix, batch: Batch, wait_s: float, dispersion: float
+) -> DecodeLoad:
+    """Infinite servers: mean = rate x output tokens x step, or what `least_tokens_per_s` stands for."""
+    return DecodeLoad(
+        occupancy=max(rate_per_s * mix.output_tokens, least_tokens_per_s) * batch.step_s,
+        batch=batch,
+        stay_s=mix.output_tokens * batch.step_s,
+        wait_s=wait_s,
+        variability=dispersion + min(mix.output_square / mix.output_tokens**2 - 1, SPREAD_MOST),
+    )
+
+
+SPREAD_MOST = 10.0
+"""Of output lengths, squared: a single answer of a million tokens is not the mix."""
 
 
 def decode_misses(load: DecodeLoad, pods: float) -> float:
-    """Share of sequences beyond the fullest batches."""
-    if load.occupancy <= 0:
-        return 0.0
-    room = pods * load.batch.sequences - load.occupancy
-    return min(load.deviation / load.occupancy * normal_loss(room / load.deviation), 1.0) if load.deviation else 0.0
+    """Share of sequences that wait too long for a slot: G/G/c with one server per slot."""
+    slots = int(pods * load.batch.sequences)
+    return wait_tail(slots, load.occupancy, load.stay_s, load.wait_s, load.variability)
 
 
 def decode_pods(load: DecodeLoad, miss: float) -> int:
-    """D = ceil((m + z deviation) / n*)."""
+    """Fewest pods with decode_misses <= miss."""
     if load.occupancy <= 0:
         return 0
-    slots = load.occupancy + normal_quantile(min(miss, 0.4)) * load.deviation
-    return max(math.ceil(slots / load.batch.sequences - 1e-9), 1)
+    low = int(load.occupancy / load.batch.sequences)
+    return low + _fewest(lambda more: decode_misses(load, low + more) <= miss)
 
 
 def link_pods(rate_per_s: float, mix: Mix, coefficients: Coefficients, law: Law) -> int:
@@ -164,24 +190,16 @@ def link_pods(rate_per_s: float, mix: Mix, coefficients: Coefficients, law: Law)
 
 
 def convertible_pods(
-    pods: int,
-    occupancy: float,
-    mix: Mix,
-    batch: Batch,
-    prefill: Coefficients,
-    decode: Coefficients,
-    tpot_s: float,
-    law: Law,
+    full_pods: float, mix: Mix, batch: Batch, prefill: Coefficients, decode: Coefficients, tpot_s: float, law: Law
 ) -> float:
-    """Prefill pods that the slack of `pods` decode pods is worth, while their steps stretch to the TPOT objective."""
-    if pods <= 0 or not law.count_convertible:
+    """Prefill pods that the slack of decode pods is worth for some seconds.
+
+    `full_pods`: decode pods that the load fills. What their step lacks to the TPOT objective can be prompt tokens, up
+    to one chunk. Room that rounding up leaves is not counted: it would make prefill shrink when decode grows.
+    """
+    if full_pods <= 0 or not law.count_convertible:
         return 0.0
-    step = tpot_s * (1 - law.tpot_margin)
-    stretched = occupancy / batch.step_s * step / pods if batch.step_s > 0 else 0.0
-    running = min(stretched, batch.sequences)
-    d = decode.decode
-    busy = d.phi0_s + running * (d.phi1_s + d.phi2_s * mix.context_tokens)
-    spare = max(step - busy, 0.0)
-    chunk = prefill.prefill.theta1_s * law.convert_tokens
-    room = max(1 - stretched / batch.sequences, 0.0) if batch.sequences else 0.0
-    return law.convert_worth * pods * min(spare, chunk) / step * min(1.0, 2 * room)
+    bound_s = tpot_s * (1 - law.tpot_margin)
+    spare_s = max(bound_s - batch.step_s, 0.0)
+    taken_s = min(spare_s, prefill.prefill.theta1_s * law.convert_tokens)
+    return law.convert_worth * full_pods * taken_s / (batch.step_s + taken_s)

@@ -129,8 +129,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens_mean: float = 0.0
     """Tokens generated per request; 0: none seen yet."""
     output_square_mean: float = 0.0
-    ages: tuple[float, ...] = ()
-    """Of the last looks: how much older running answers are than known lengths let expect."""
+    flow: tuple[tuple[float, float], ...] = ()
+    """(time, output tokens per second that what ran stood for), lately."""
     learned: dict[str, Calibration] = {}
     """Coefficients by role."""
     season: Season = Season()

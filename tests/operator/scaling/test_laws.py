@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tandem_operator.scaling.couple import gpus_of, within_bounds, within_budget
 from tandem_operator.scaling.decide import decide
-from tandem_operator.scaling.decision import Record, Targets
+from tandem_operator.scaling.decision import Decision, Record, Targets
 from tandem_operator.scaling.law import Law
 from tandem_operator.scaling.observation import Observation
 from tandem_operator.scaling.replay import replay
@@ -60,8 +60,13 @@ def test_pools_stay_between_their_bounds(
 @given(st.floats(0.1, 400.0), st.floats(1.0, 4.0), LENGTHS, st.integers(0, 2000))
 @settings(max_examples=25)
 def test_more_load_never_asks_for_less(rate: float, factor: float, lengths: tuple[int, int], queued: int) -> None:
-    less = Story().run(40, rate, *lengths, queue=waiting(queued, 1.0)).decisions[-1].explanation.wanted
-    more = Story().run(40, rate * factor, *lengths, queue=waiting(2 * queued, 1.0)).decisions[-1].explanation.wanted
+    less = Story().run(30, 200, *lengths).run(70, rate, *lengths, queue=waiting(queued, 1.0))
+    more = Story().run(30, 200, *lengths).run(70, rate * factor, *lengths, queue=waiting(2 * queued, 1.0))
+    assert_asks_for_more(less.decisions[-1], more.decisions[-1])
+
+
+def assert_asks_for_more(first: Decision, second: Decision) -> None:
+    less, more = first.explanation.wanted, second.explanation.wanted
     assert less is not None
     assert more is not None
     assert more.prefill >= less.prefill
