@@ -10,9 +10,11 @@ import os
 import signal
 import socket
 import sys
+import time
 import uuid
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tandem_operator.config import (
     AdmissionSettings,
@@ -22,6 +24,10 @@ from tandem_operator.config import (
     RenderSettings,
     Settings,
 )
+
+if TYPE_CHECKING:
+    from tandem_operator.placement.inventory import Inventory
+    from tandem_operator.reconcile.placement import PlacementStep
 
 log = logging.getLogger("tandem_operator")
 
@@ -99,13 +105,45 @@ def parse_settings(arguments: list[str]) -> Settings:
     )
 
 
+def make_placement(inventory: Inventory, is_ready: Callable[[], bool], settings: InventorySettings) -> PlacementStep:
+    """What chooses hardware; for a while after the start it waits for the first list of nodes."""
+    from tandem_operator.cluster.repository import Repository
+    from tandem_operator.reconcile.models import Models
+    from tandem_operator.reconcile.placement import PlacementStep
+    from tandem_operator.reconcile.placer import Placer
+
+    patient_until = time.monotonic() + settings.patience_seconds
+
+    def is_starting() -> bool:
+        return settings.enabled and not is_ready() and time.monotonic() < patient_until
+
+    models = Models(Repository().read, time.monotonic)
+    return PlacementStep(Placer(inventory, is_ready), models, is_starting)
+
+
+def exit_code(done: Iterable[asyncio.Task[Any]]) -> int:
+    """Of tasks that ended though they should have gone on; what ended them is logged."""
+    from tandem_operator.cluster.lease import LeaseLost
+
+    code = 0
+    for task in done:
+        error = task.exception()
+        if isinstance(error, LeaseLost):
+            log.error("the Lease is lost, stopping at once: %s", error)
+            code = EXIT_LEASE_LOST
+        elif error:
+            log.error("%s ended: %r", task.get_name(), error, exc_info=error)
+            code = code or 1
+    return code
+
+
 async def run(settings: Settings) -> int:
     """Exit code."""
     from tandem_operator.cluster.admission import AdmissionServer, keep_serving
     from tandem_operator.cluster.client import KubernetesClient, load_configuration
     from tandem_operator.cluster.handlers import watch
     from tandem_operator.cluster.hardware import HardwareWatch
-    from tandem_operator.cluster.lease import Lease, LeaseLost
+    from tandem_operator.cluster.lease import Lease
     from tandem_operator.cluster.scope import Scope
     from tandem_operator.cluster.trust import Trust
     from tandem_operator.placement.inventory import Inventory
@@ -127,12 +165,15 @@ async def run(settings: Settings) -> int:
     def observe(outcome: Outcome) -> None:
         metrics.observe(outcome.result, outcome.seconds)
 
-    reconciler = Reconciler(client, settings, lambda: datetime.now(UTC))
+    inventory = Inventory()
+    seen = asyncio.Event()
+    placement = make_placement(inventory, seen.is_set, settings.inventory)
+    reconciler = Reconciler(client, settings, lambda: datetime.now(UTC), placement=placement)
     queue: WorkQueue[Key] = WorkQueue(reconciler.reconcile, settings.loop, observe)
     metrics = Metrics(queue.depth, queue.oldest_seconds, lambda: float(leads.is_set()))
-    inventory = Inventory()
     reporter = HardwareReporter(client, inventory, lambda: datetime.now(UTC))
     hardware = HardwareWatch(client, inventory, reporter, settings.inventory, settings.namespaces, queue.add_all, leads)
+    hardware.ready = seen
     door = AdmissionServer(Poser(inventory, hardware.ready.is_set).pose, settings.admission.port, metrics.review)
 
     def unhealthy() -> str:
@@ -170,14 +211,7 @@ async def run(settings: Settings) -> int:
         watching = asyncio.create_task(watched, name="watch")
         tasks += [work, held, watching]
         done, _ = await asyncio.wait([stopped, work, held, watching, *counting], return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            error = task.exception()
-            if isinstance(error, LeaseLost):
-                log.error("the Lease is lost, stopping at once: %s", error)
-                code = EXIT_LEASE_LOST
-            elif error:
-                log.error("%s ended: %r", task.get_name(), error, exc_info=error)
-                code = 1
+        code = exit_code(done)
         for task in (writing := [work, *counting]):
             task.cancel()  # nothing is written from here on
         await asyncio.wait(writing)

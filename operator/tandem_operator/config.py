@@ -98,6 +98,9 @@ class InventorySettings:
     hardware_classes_file: str = ""
     """Classes to install, as the chart writes them; empty: those in the cluster are left as they are."""
 
+    patience_seconds: float = 15.0
+    """A deployment that needs devices waits this long for the first list of nodes; then it is placed without."""
+
     settle_seconds: float = 1.0
     """Changes are told on at this pace: a rollout of many pods is one change, and plans still follow in seconds."""
 
@@ -112,8 +115,8 @@ class InventorySettings:
     """After an error of the API server: 2 s, 4 s ... 1 min, then all is listed anew."""
 
     nudge_seconds: float = 30.0
-    """An unknown device, new since the last look, is told about after this long: device plugins and labels take a
-    moment to come when a node is new."""
+    """A device that no class claims is told about when it is still there after this long: labels and device plugins
+    take a moment to come when a node is new."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from tandem_operator.placement.candidates import Candidate, Refusal, Rejection, 
 from tandem_operator.placement.others import alternatives, swap
 from tandem_operator.placement.pairs import CostUnit, KVLink, Pair, make_pair
 from tandem_operator.placement.problem import ROLES, Problem, Role
-from tandem_operator.placement.prospects import Prospects, find_prospects
+from tandem_operator.placement.prospects import Prospect, Prospects, find_prospects
 from tandem_operator.placement.rank import best_pairs, connectable, cost_unit, price_per_hour
 
 WORTH_A_CHANGE: Final = 0.15
@@ -26,6 +26,11 @@ class Current(msgspec.Struct, frozen=True):
 
     prefill: Candidate
     decode: Candidate
+    settled: tuple[Role, ...] = ()
+    """Roles that have pods on nodes: they are not moved for want of room for more."""
+
+    def is_pair(self, pair: Pair) -> bool:
+        return (self.prefill, self.decode) == (pair.prefill.candidate, pair.decode.candidate)
 
 
 class RoleChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,7 +168,7 @@ def decide(problem: Problem, found: Survey, current: Current | None = None) -> C
         cost_unit=found.unit,
         short=taken.short,
         why=explain.margin(taken, found.runner_up, found.unit),
-        kept=current is not None and current == Current(taken.prefill.candidate, taken.decode.candidate),
+        kept=current is not None and current.is_pair(taken),
     )
 
 
@@ -188,19 +193,25 @@ def _pool(problem: Problem, found: Survey, taken: Pair, role: Role) -> RoleChoic
 
 
 def _reluctant(problem: Problem, contests: list[Contest], best: Pair, current: Current, unit: CostUnit) -> Pair:
-    """Both pools as they are; else one of them as it is; else the best. The tier of the best is never given up."""
-    limit = best.cost / (1 - WORTH_A_CHANGE)
+    """Both pools as they are; else one of them as it is; else the best."""
 
-    def find(keep_prefill: bool, keep_decode: bool) -> list[Pair]:
-        found = []
+    def find(*keep: Role) -> list[Pair]:
+        found: list[Pair] = []
         for contest in contests:
-            rows = [p for p in contest.prefill.found if not keep_prefill or p.candidate == current.prefill]
-            columns = [p for p in contest.decode.found if not keep_decode or p.candidate == current.decode]
-            sides = ((one, other) for one in rows for other in columns if connectable(problem, one, other))
-            made = (make_pair(problem, *both, unit) for both in sides)
-            found += [pair for pair in made if isinstance(pair, Pair) and pair.tier <= best.tier and pair.cost <= limit]
-        return found
+            rows: list[list[Prospect]] = [
+                [one for one in contest.prospects(role).found if role not in keep or one.candidate == now]
+                for role, now in zip(ROLES, (current.prefill, current.decode), strict=True)
+            ]
+            sides = ((one, other) for one in rows[0] for other in rows[1] if connectable(problem, one, other))
+            found += [pair for both in sides if isinstance(pair := make_pair(problem, *both, unit), Pair)]
+        return [pair for pair in found if _stays(pair, best, settled=set(keep) <= set(current.settled))]
 
-    if both := find(True, True):
+    if both := find("prefill", "decode"):
         return min(both, key=Pair.key)
-    return min([*find(True, False), *find(False, True)], key=Pair.key, default=best)
+    return min([*find("prefill"), *find("decode")], key=Pair.key, default=best)
+
+
+def _stays(pair: Pair, best: Pair, settled: bool) -> bool:
+    """Whether `best` is not worth the restart: pods that stand are left alone though there is no room for more."""
+    near = pair.cost <= best.cost / (1 - WORTH_A_CHANGE)
+    return near and (pair.unknown <= best.unknown if settled else pair.tier <= best.tier)

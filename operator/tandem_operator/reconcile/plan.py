@@ -13,6 +13,7 @@ from tandem_operator.api.deployment import InferenceDeployment
 from tandem_operator.config import RenderSettings
 from tandem_operator.reconcile.observe import Observed, is_available, is_rolled_out, label, router_revision
 from tandem_operator.reconcile.world import Object
+from tandem_operator.render.hardware import ANY_NODE, Hardware
 from tandem_operator.render.objects import render
 
 
@@ -39,7 +40,9 @@ class Plan:
         ]
 
 
-def choose_image(infd: InferenceDeployment, observed: Observed, settings: RenderSettings) -> str:
+def choose_image(
+    infd: InferenceDeployment, observed: Observed, settings: RenderSettings, quantization: str = "None"
+) -> str:
     """The spec's; else that of a running revision which differs in nothing else; else the operator's default.
 
     So an operator upgrade, which brings a new default, restarts no model pod.
@@ -51,7 +54,7 @@ def choose_image(infd: InferenceDeployment, observed: Observed, settings: Render
     for _, pool in sorted(pools.items(), key=lambda item: item[0] != current):
         inputs = read_inputs(pool)
         image = inputs.get("image")
-        if image and inputs == infd.revision_inputs(image):
+        if image and inputs == infd.revision_inputs(image, quantization):
             return str(image)
     return settings.default_runtime_image
 
@@ -66,18 +69,20 @@ def read_inputs(pool: Object) -> dict[str, Any]:
     return inputs if isinstance(inputs, dict) else {}
 
 
-def make_plan(infd: InferenceDeployment, observed: Observed, settings: RenderSettings) -> Plan:
+def make_plan(
+    infd: InferenceDeployment, observed: Observed, settings: RenderSettings, hardware: Hardware = ANY_NODE
+) -> Plan:
     """New pools come up beside the old; the router moves when both are available; the old go when it has moved.
 
     Raises InvalidTemplate or ValueError when the spec cannot be rendered.
     """
-    image = choose_image(infd, observed, settings)
-    revision = names.revision_of(infd.revision_inputs(image))
+    image = choose_image(infd, observed, settings, hardware.quantization)
+    revision = names.revision_of(infd.revision_inputs(image, hardware.quantization))
     router = observed.router()
     current = router_revision(router)
     pools_ready = all(is_available(observed.deployments(role).get(revision)) for role in names.POOL_ROLES)
     router_moves = current in (None, revision) or pools_ready
-    apply = render(infd, revision, image, settings, with_router=router_moves)
+    apply = render(infd, revision, image, settings, router_moves, hardware)
     standing = {rev for role in names.POOL_ROLES for rev in observed.deployments(role)}
     if current is None:
         # Somebody deleted the router: what cannot serve yet must not cost the pools that a change back would need.

@@ -26,6 +26,9 @@ IMAGE_REASONS: Final = frozenset(
 CONFIG_REASONS: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 NOT_STARTED: Final = frozenset({"StartError", "ContainerCannotRun"})
 """Reasons of an end that was none: the command is not in the image, or may not run there."""
+DEVICE_WORDS: Final = ("node affinity/selector", "/gpu", "habana.ai/", "aws.amazon.com/neuron", "google.com/tpu")
+"""What the scheduler says when the class or the devices are lacking: "Insufficient nvidia.com/gpu", "node(s) didn't
+match Pod's node affinity/selector"."""
 MESSAGE_LIMIT: Final = 400
 """Characters of a pod's own words; the rest is in its log."""
 
@@ -42,6 +45,19 @@ def find_problem(pods: Iterable[Object]) -> Problem | None:
     """The most specific problem of any of `pods`; None when all is well or merely starting."""
     found = [problem for pod in pods if _counts(pod) for problem in _problems(pod)]
     return min(found, key=lambda problem: POD_PROBLEMS.index(problem.reason), default=None)
+
+
+def lacks_devices(problem: Problem) -> bool:
+    """Whether the scheduler found no node with devices of the right kind: not cpu, memory, volumes or the like."""
+    return any(words in problem.message for words in DEVICE_WORDS)
+
+
+def is_on_a_node(pod: Object) -> bool:
+    return _counts(pod) and bool((pod.get("spec") or {}).get("nodeName"))
+
+
+def finds_no_node(pod: Object) -> bool:
+    return _counts(pod) and any(problem.reason == Reason.UNSCHEDULABLE for problem in _problems(pod))
 
 
 def refused_pods(deployment: Object) -> Problem | None:

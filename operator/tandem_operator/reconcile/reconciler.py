@@ -18,6 +18,8 @@ from tandem_operator.reconcile.difference import removal_patch
 from tandem_operator.reconcile.drift import Drift, compare, count_drift, stamp
 from tandem_operator.reconcile.errors import ApiError, Forbidden, Invalid, Waiting
 from tandem_operator.reconcile.observe import Observed, observe, owned_by, router_revision
+from tandem_operator.reconcile.placement import PlacementStep
+from tandem_operator.reconcile.placing import Placing, Unplaced
 from tandem_operator.reconcile.plan import Plan, make_plan
 from tandem_operator.reconcile.repairs import Repairs
 from tandem_operator.reconcile.report import (
@@ -28,6 +30,7 @@ from tandem_operator.reconcile.report import (
     role_state,
     role_status,
     same_status,
+    unplaced,
     write_conditions,
 )
 from tandem_operator.reconcile.world import Cluster, Notice, Object
@@ -49,11 +52,13 @@ class Reconciler:
         settings: Settings,
         now: Callable[[], datetime],
         make_token: Callable[[], str] = lambda: secrets.token_hex(32),
+        placement: PlacementStep | None = None,
     ) -> None:
         self._cluster = cluster
         self._settings = settings
         self._now = now
         self._make_token = make_token
+        self._placement = placement or PlacementStep(None, None)
         self._repairs: Repairs[Key] = Repairs(settings.loop.override_visible_seconds)
 
     async def reconcile(self, key: Key) -> float | None:
@@ -70,12 +75,18 @@ class Reconciler:
         body = await self._cluster.get(names.KIND, namespace, name)
         if body is None or body["metadata"].get("deletionTimestamp"):
             self._repairs.forget(key)  # owner references collect the children
+            self._placement.forget(key)
             return None
         observed = await observe(self._cluster, name, namespace, body["metadata"]["uid"])
         try:
             infd = self._parse(body)
-            plan = self._plan(infd, observed)
+            placing = await self._placement.take(infd, observed)
+            plan = self._plan(infd, observed, placing)
             drifts, wrote = await self._apply(body, infd, plan, observed)
+        except Unplaced as problem:
+            log.info("not placed: %s", problem.message, extra={"key": key})
+            await self._report_unplaced(body, problem, observed)
+            return math.inf  # nodes that come wake all deployments
         except Forbidden as problem:
             await self._report_refused(body, Reason.FORBIDDEN, problem.message, observed)
             raise problem.error from problem
@@ -86,27 +97,37 @@ class Reconciler:
             return self._settings.loop.progress_seconds if problem.reason == Reason.NAME_TAKEN else math.inf
         if wrote:
             observed = await observe(self._cluster, name, namespace, infd.uid)
-        observed = await self._prune(infd, observed)
-        plan = self._plan(infd, observed)
+        observed = await self._prune(infd, observed, placing)
+        plan = self._plan(infd, observed, placing)
         await self._tell_drifts(body, self._repairs.news(key, body, drifts))
         override, override_ends = self._repairs.statement(key, body, drifts, self._now())
-        states, statements = describe(name, observed, plan.revision, plan.serving_revision)
+        states, statements = describe(name, observed, plan.revision, plan.serving_revision, placing.blocked)
         accepted = Statement(c.ACCEPTED, True, Reason.VALID, "the spec is valid")
+        placed = Statement(c.PLACED, True, placing.reason, placing.message)
         status: dict[str, Any] = {"revision": plan.revision, "url": client_url(name, namespace)}
+        status |= {"placement": placing.status} if placing.status else {}
         status |= {state.role: role_status(state) for state in states if state.want}
-        await self._report(body, status, [accepted, override, *statements])
+        await self._report(body, status, [accepted, placed, override, *statements])
         waits = [override_ends] if override_ends else []
         if any(not s.status for s in statements if s.type != c.PROGRESSING) or self._moves(statements):
             waits.append(self._settings.loop.progress_seconds)
         return min(waits, default=math.inf)
 
     async def _report_refused(self, body: Object, reason: str, message: str, observed: Observed) -> None:
+        await self._report_standing(body, refused(reason, message, observed.router() is not None), observed, {})
+
+    async def _report_unplaced(self, body: Object, problem: Unplaced, observed: Observed) -> None:
+        statements = unplaced(problem.reason, problem.message, observed.router() is not None)
+        await self._report_standing(body, statements, observed, {"placement": problem.status} if problem.status else {})
+
+    async def _report_standing(
+        self, body: Object, statements: list[Statement], observed: Observed, more: dict[str, Any]
+    ) -> None:
         """What ran before goes on, so its pods are still counted."""
         metadata = body["metadata"]
-        statements = refused(reason, message, observed.router() is not None)
         current = router_revision(observed.router())
         states = [role_state(observed, role, current) for role in names.ROLES] if current else []
-        fields: dict[str, Any] = {state.role: role_status(state) for state in states if state.want}
+        fields = more | {state.role: role_status(state) for state in states if state.want}
         if current:
             fields["url"] = client_url(metadata["name"], metadata["namespace"])
         statements += [state.statement(metadata["name"]) for state in states]
@@ -122,9 +143,9 @@ class Reconciler:
         except ValueError as error:
             raise Invalid(Reason.INVALID_SPEC, str(error)) from error
 
-    def _plan(self, infd: InferenceDeployment, observed: Observed) -> Plan:
+    def _plan(self, infd: InferenceDeployment, observed: Observed, placing: Placing) -> Plan:
         try:
-            return make_plan(infd, observed, self._settings.render)
+            return make_plan(infd, observed, self._settings.render, placing.hardware)
         except InvalidTemplate as error:
             raise Invalid(Reason.INVALID_TEMPLATE, str(error)) from error
         except ValueError as error:
@@ -233,10 +254,10 @@ class Reconciler:
         owner = want["metadata"]["ownerReferences"][0]["name"]
         log.info("applied %s", name, extra={"key": (want["metadata"]["namespace"], owner)})
 
-    async def _prune(self, infd: InferenceDeployment, observed: Observed) -> Observed:
+    async def _prune(self, infd: InferenceDeployment, observed: Observed, placing: Placing) -> Observed:
         """Planned afresh from what is there after the apply, so that nothing goes that still takes traffic."""
         children = dict(observed.children)
-        for name in self._plan(infd, observed).prunable_pools(observed):
+        for name in self._plan(infd, observed, placing).prunable_pools(observed):
             child = children.pop(("Deployment", name))
             await self._cluster.delete("Deployment", infd.namespace, name, child["metadata"]["uid"])
             log.info("pruned Deployment %s", name, extra={"key": (infd.namespace, infd.name)})
@@ -276,6 +297,8 @@ def _notice_of(condition: dict[str, Any]) -> Notice | None:
     kind, status, reason = condition["type"], condition["status"], condition["reason"]
     if kind == c.PROGRESSING and reason in (Reason.ROLLING_OUT, Reason.ROLLOUT_COMPLETE):
         return Notice("Normal", reason, "Rollout", condition["message"])
+    if kind == c.PLACED and reason == Reason.CHOSEN:
+        return Notice("Normal", "Placed", "Place", condition["message"])
     if kind != c.READY or reason in (Reason.PODS_STARTING, Reason.ROLLING_OUT):
         return None
     return Notice("Normal" if status == "True" else "Warning", reason, "Report", condition["message"])

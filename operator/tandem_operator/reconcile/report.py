@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from tandem_runtime.contracts.names import LABEL_REVISION, LABEL_ROLE
 
@@ -12,8 +14,10 @@ from tandem_operator.api import conditions as c
 from tandem_operator.api import names
 from tandem_operator.api.conditions import Reason
 from tandem_operator.reconcile.observe import Observed, is_available, is_rolled_out, label, router_revision
-from tandem_operator.reconcile.pods import Problem, find_problem, refused_pods
+from tandem_operator.reconcile.pods import Problem, find_problem, lacks_devices, refused_pods
 from tandem_operator.reconcile.world import Object
+
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,11 @@ class RoleState:
         )
 
 
-def role_state(observed: Observed, role: str, revision: str) -> RoleState:
-    """Of the pods of `revision`; a router is one Deployment through all revisions."""
+def role_state(observed: Observed, role: str, revision: str, blocked: Mapping[str, str] = NOTHING) -> RoleState:
+    """Of the pods of `revision`; a router is one Deployment through all revisions.
+
+    `blocked`: by role, what placement knows of pods that find no node.
+    """
     deployment = observed.router() if role == "router" else observed.deployments(role).get(revision)
     if deployment is None:
         return RoleState(role, revision, 0, 0, False, None)
@@ -74,16 +81,18 @@ def role_state(observed: Observed, role: str, revision: str) -> RoleState:
     ]
     settled = ready >= want and is_available(deployment)
     problem = None if settled else refused_pods(deployment) or find_problem(pods)
+    if problem and problem.reason == Reason.UNSCHEDULABLE and role in blocked and lacks_devices(problem):
+        problem = Problem(Reason.WAITING_FOR_CAPACITY, f"{blocked[role]}; {problem.message}")
     revision = router_revision(deployment) or revision if role == "router" else revision
     return RoleState(role, revision, ready, want, is_available(deployment), problem)
 
 
 def describe(
-    name: str, observed: Observed, revision: str, serving_revision: str
+    name: str, observed: Observed, revision: str, serving_revision: str, blocked: Mapping[str, str] = NOTHING
 ) -> tuple[list[RoleState], list[Statement]]:
     """States of the roles that take traffic, and all statements but Accepted and ReplicasOverridden."""
-    serving = [role_state(observed, role, serving_revision) for role in names.ROLES]
-    coming = [role_state(observed, role, revision) for role in names.POOL_ROLES]
+    serving = [role_state(observed, role, serving_revision, blocked) for role in names.ROLES]
+    coming = [role_state(observed, role, revision, blocked) for role in names.POOL_ROLES]
     progress = _progress(observed, coming, revision, serving_revision)
     available = [state.statement(name) for state in serving]
     return serving, [*available, progress, _ready(serving, available, progress)]
@@ -121,6 +130,16 @@ def refused(reason: str, message: str, runs: bool) -> list[Statement]:
     rest = "; what ran before is left as it is" if runs else ""
     return [
         Statement(c.ACCEPTED, False, reason, message + rest),
+        Statement(c.READY, False, reason, message + rest),
+    ]
+
+
+def unplaced(reason: str, message: str, runs: bool) -> list[Statement]:
+    """Placed=False: the spec is fine, but no hardware that it allows can do it."""
+    rest = "; what ran before is left as it is" if runs else ""
+    return [
+        Statement(c.ACCEPTED, True, Reason.VALID, "the spec is valid"),
+        Statement(c.PLACED, False, reason, message + rest),
         Statement(c.READY, False, reason, message + rest),
     ]
 

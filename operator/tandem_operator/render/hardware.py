@@ -18,7 +18,7 @@ class Hardware:
 
     placements: Mapping[str, PoolPlacement] = field(default_factory=dict)
     coefficients: Mapping[str, str] = field(default_factory=dict)
-    """Executor Emulated: coefficients files as text."""
+    """Executor Emulated: coefficients files as text; empty: those that are there already."""
     quantization: str = "None"
     record: str = ""
     """JSON of the choice, kept on the pools: what runs is known again after a restart of the operator."""
@@ -33,7 +33,7 @@ def coefficients_file(role: str) -> str:
 
 def coefficients_data(hardware: Hardware) -> dict[str, str]:
     """Of the ConfigMap `NAME-coefficients`."""
-    return {f"{role}.json": text for role, text in sorted(hardware.coefficients.items())}
+    return {f"{role}.json": text for role, text in sorted(hardware.coefficients.items()) if text}
 
 
 def add_coefficients(template: dict[str, Any], name: str) -> None:

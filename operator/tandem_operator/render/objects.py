@@ -25,7 +25,7 @@ def render(
     `with_router=False` while the router still belongs to an older revision. Raises InvalidTemplate or ValueError.
     """
     objects = [endpoints(infd), client_service(infd)]
-    objects += [coefficients(infd, hardware)] if hardware.coefficients else []
+    objects += [coefficients(infd, hardware)] if any(hardware.coefficients.values()) else []
     objects += [pool_service(infd, role) for role in names.POOL_ROLES]
     objects += [pool_deployment(infd, role, revision, image, settings, hardware) for role in names.POOL_ROLES]
     router = router_deployment(infd, revision, image, settings)

@@ -1,0 +1,286 @@
+"""From a deployment and the inventory to the hardware of its pools: what is asked, what is known, what is kept.
+
+Pods that stand are left alone: what was chosen is read back from the pools and stays, unless it cannot or is too dear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+
+from tandem_operator.api import names
+from tandem_operator.api.conditions import Reason
+from tandem_operator.api.deployment import InferenceDeployment
+from tandem_operator.api.hardware_class import HardwareClass, node_selector_terms
+from tandem_operator.api.spec import Pool
+from tandem_operator.placement.candidates import Refusal
+from tandem_operator.placement.catalogue import bundled
+from tandem_operator.placement.choose import Choice, Current, RoleChoice, choose
+from tandem_operator.placement.inventory import Inventory
+from tandem_operator.placement.offers import Offers, unlimited_offer
+from tandem_operator.placement.problem import ROLES, Offer, Problem, Role
+from tandem_operator.placement.question import problem_of
+from tandem_operator.placement.verdict import assume_nodes
+from tandem_operator.reconcile import placement_status
+from tandem_operator.reconcile.claims import Claims, after
+from tandem_operator.reconcile.placing import Known, Placing, Unplaced
+from tandem_operator.reconcile.record import NOWHERE, Record, RoleRecord
+from tandem_operator.reconcile.tolerations import tolerated_by
+from tandem_operator.render.hardware import Hardware
+
+DEFAULT_RESOURCE: Final = "nvidia.com/gpu"
+"""Of pods whose class nobody named, in a cluster whose nodes say nothing."""
+
+
+class Placer:
+    """Keeps what is promised to whom; all else comes with each call."""
+
+    def __init__(self, inventory: Inventory, is_ready: Callable[[], bool]) -> None:
+        self._inventory = inventory
+        self._is_ready = is_ready
+        self._offers = Offers()
+        self._claims = Claims(inventory)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether nodes, pods and classes have been seen."""
+        return self._is_ready()
+
+    def forget(self, key: tuple[str, str]) -> None:
+        self._claims.forget("/".join(key))
+
+    def pose(self, infd: InferenceDeployment, known: Known) -> Problem | None:
+        """The problem that `place` would solve; None: it would not choose."""
+        if known.shape is None or not self._is_ready():
+            return None
+        problem = problem_of(infd.spec, known.shape, self._offers_for(infd))
+        sought = any(is_asked(getattr(infd.spec, role)) for role in ROLES)
+        return problem if sought or any(offer.largest_node for offer in problem.offers) else None
+
+    def place(
+        self, infd: InferenceDeployment, known: Known, record: Record | None, settled: Iterable[Role] = (),
+        stuck: Iterable[Role] = (),
+    ) -> Placing:  # fmt: skip
+        """`record`: what the pools carry, None without pools. `settled`: roles with pods on nodes, `stuck`: with pods
+        that find none. Raises Unplaced."""
+        problem = self.pose(infd, known)
+        if problem is None:
+            return self._unchosen(infd, known, record)
+        if not problem.offers:
+            raise Unplaced(
+                "devices are asked for, but no node has any that a HardwareClass claims; add such nodes, or set"
+                " autoscaling.maxNodes of the class whose nodes can be created"
+            )
+        current = _current(record, tuple(settled))
+        outcome = choose(problem, current)
+        if isinstance(outcome, Refusal):
+            outcome = choose(assume_nodes(problem), current)  # for nodes that may come
+        if isinstance(outcome, Refusal):
+            raise Unplaced(outcome.reason, placement_status.refused_roles(outcome))
+        return self._chosen(infd, outcome, record or NOWHERE, frozenset(stuck))
+
+    def _chosen(self, infd: InferenceDeployment, choice: Choice, record: Record, stuck: frozenset[Role]) -> Placing:
+        clique = _shares_clique(choice)
+        coefficients = _coefficients(choice) if infd.spec.runtime.executor == "Emulated" else {}
+        made = Record(
+            emulates=bool(coefficients),
+            prefill=self._role_record(infd, choice.prefill, "prefill", record, stuck, clique),
+            decode=self._role_record(infd, choice.decode, "decode", record, stuck, clique),
+        )
+        self._claim(infd, made)
+        where = "; ".join(f"{role} on {choice.role(role).candidate}" for role in ROLES)
+        return Placing(
+            hardware=_hardware(made, coefficients, choice.prefill.candidate.quantization),
+            reason=Reason.CHOSEN,
+            message=f"{where}; {choice.why}",
+            status=placement_status.chosen(choice, made),
+            blocked=self._blocked(made),
+        )
+
+    def _role_record(
+        self, infd: InferenceDeployment, pool: RoleChoice, role: Role, record: Record, stuck: frozenset[Role],
+        clique: bool,
+    ) -> RoleRecord:  # fmt: skip
+        """As it was told to the scheduler before, word for word, while it is the same replica and its pods find nodes:
+        a class that learnt a label, or another alternative, is no reason to start healthy pods anew."""
+        asked = tuple(getattr(infd.spec, role).hardware_classes)
+        old = record.role(role)
+        if old and old.candidate == pool.candidate and old.asked == asked and role not in stuck:
+            return old
+        classes = (pool.candidate.hardware_class, *pool.alternatives)
+        return RoleRecord(
+            classes=classes,
+            asked=asked,
+            tensor_parallel=pool.candidate.tensor_parallel,
+            pipeline_parallel=pool.candidate.pipeline_parallel,
+            quantization=pool.candidate.quantization,
+            resource=pool.resource,
+            devices=pool.gpus,
+            terms=tuple(tuple(node_selector_terms(self._classes[name])) for name in classes),
+            shares_clique=clique,
+        )
+
+    def _unchosen(self, infd: InferenceDeployment, known: Known, record: Record | None) -> Placing:
+        """No choice can be made: what the user said literally, or what runs, or any node."""
+        asked = {role: pool for role in ROLES if is_asked(pool := getattr(infd.spec, role))}
+        if not asked:
+            if record not in (None, NOWHERE):  # the model was known when it was chosen, and will be again
+                return self._kept(infd, record or NOWHERE, known)
+            why = known.why_not if known.shape is None else "no node has devices that a HardwareClass claims"
+            why = why if self._is_ready() or known.shape is None else "nodes are not known"
+            text = f"pods run on the CPU of any node: {why}"
+            return Placing(Hardware(coefficients=self._emulated_speed(infd, known)), Reason.ANY_NODE, text)
+        made = Record(**{role: self._literal(infd, role, pool, record) for role, pool in asked.items()})
+        self._claim(infd, made)
+        message = f"as the spec says, unchecked: {known.why_not or 'nodes are not known'}"
+        status = placement_status.plain(made, message)
+        return Placing(_hardware(made, {}, "None"), Reason.AS_ASKED, message, status, self._blocked(made))
+
+    def _kept(self, infd: InferenceDeployment, record: Record, known: Known) -> Placing:
+        self._claim(infd, record)
+        message = f"as chosen before; not planned anew: {known.why_not or 'nodes are not known'}"
+        status = placement_status.plain(record, message)
+        quantization = next((one.quantization for role in ROLES if (one := record.role(role))), "None")
+        there = {str(role): "" for role in ROLES if record.emulates}
+        return Placing(_hardware(record, there, quantization), Reason.CHOSEN, message, status, self._blocked(record))
+
+    def _literal(self, infd: InferenceDeployment, role: Role, pool: Pool, record: Record | None) -> RoleRecord:
+        """Raises Unplaced for classes that do not exist, or of which no node is large enough."""
+        devices = pool.gpus or pool.tensor_parallel or 1
+        asked = tuple(pool.hardware_classes)
+        classes = [self._class(name, role) for name in asked]
+        resources = {one.spec.resource_name for one in classes}
+        if len(resources) > 1:
+            raise Unplaced(
+                f"{role}.hardwareClasses {', '.join(asked)} are asked for as {', '.join(sorted(resources))}, but a pod"
+                " takes one kind of device; name classes of one kind"
+            )
+        sizes = {name: self._inventory.capacity(name).largest_replica for name in asked} if self._is_ready() else {}
+        if sizes and 0 < max(sizes.values()) < devices:
+            raise Unplaced(
+                f"{role}: a pod of {devices} devices fits no single node (the largest of {', '.join(asked)} has"
+                f" {max(sizes.values())}); replicas over several nodes are not supported: lower {role}.gpus"
+            )
+        made = RoleRecord(
+            classes=asked,
+            asked=asked,
+            tensor_parallel=pool.tensor_parallel or devices,
+            resource=next(iter(resources), self._usual_resource()),
+            devices=devices,
+            terms=tuple(tuple(node_selector_terms(one)) for one in classes),
+        )
+        old = record.role(role) if record else None
+        return old if old and _still_as_asked(old, pool) else made
+
+    @property
+    def _classes(self) -> dict[str, HardwareClass]:
+        """Of the cluster; the bundled ones where it could not be seen."""
+        return {**bundled(), **self._inventory.classes} if not self._is_ready() else dict(self._inventory.classes)
+
+    def _class(self, name: str, role: Role) -> HardwareClass:
+        if name not in self._classes:
+            known = ", ".join(sorted(self._classes)) or "none"
+            raise Unplaced(f"{role}.hardwareClasses: there is no HardwareClass {name!r}; there are: {known}")
+        return self._classes[name]
+
+    def _usual_resource(self) -> str:
+        """The one of which the cluster has most."""
+        devices: dict[str, int] = {}
+        for name, one in self._inventory.classes.items():
+            resource = one.spec.resource_name
+            devices[resource] = devices.get(resource, 0) + self._inventory.capacity(name).devices
+        return max(sorted(devices), key=lambda name: devices[name], default=DEFAULT_RESOURCE)
+
+    def _offers_for(self, infd: InferenceDeployment) -> tuple[Offer, ...]:
+        """Of classes that have nodes, may get some, or are named. What this deployment holds itself counts as free."""
+        owner = f"{infd.namespace}/{infd.name}"
+        used = self._inventory.used_by(owner)
+        claimed = self._claims.outstanding(owner)
+        named = {name for role in ROLES for name in getattr(infd.spec, role).hardware_classes}
+        accepts = tolerated_by([getattr(infd.spec, role) for role in ROLES])
+        offers = []
+        for name, source in self._inventory.classes.items():
+            capacity = self._inventory.capacity(name, without=owner)
+            if not capacity.largest_replica and name not in named:
+                continue
+            capacity = after(capacity.only(accepts), claimed.get(name, []))
+            offers.append(self._offers.of(source, capacity, in_use=name in used))
+        return tuple(offers)
+
+    def _claim(self, infd: InferenceDeployment, record: Record) -> None:
+        claims = [
+            (one.classes[0], one.devices, getattr(infd.spec, role).replicas)
+            for role in ROLES
+            if (one := record.role(role)) and one.classes
+        ]
+        self._claims.put(f"{infd.namespace}/{infd.name}", tuple(claims))
+
+    def _blocked(self, record: Record) -> dict[str, str]:
+        told: dict[str, str] = {}
+        for role in ROLES:
+            one = record.role(role)
+            if one is None or not one.classes or not self._is_ready():
+                continue
+            found = [(name, self._inventory.capacity(name)) for name in one.classes]
+            counts = "; ".join(
+                f"{name}: {capacity.nodes} nodes, {capacity.free} of {capacity.devices} devices free, of which"
+                f" {capacity.fragmentation(one.devices)}"
+                for name, capacity in found
+            )
+            told[role] = (
+                f"a pod takes {one.devices} x {one.resource} on one node ({counts}); add such nodes, free devices, or"
+                f" allow more classes in {role}.hardwareClasses"
+            )
+        return told
+
+    def _emulated_speed(self, infd: InferenceDeployment, known: Known) -> dict[str, str]:
+        """Without devices, emulated pods of a known model take the speed of the class that the spec names."""
+        runtime = infd.spec.runtime
+        if runtime.executor != "Emulated" or known.shape is None or runtime.emulated is None:
+            return {}
+        source = {**bundled(), **self._inventory.classes}.get(runtime.emulated.hardware_class)
+        if source is None:
+            return {}
+        outcome = choose(problem_of(infd.spec, known.shape, (unlimited_offer(source),)))
+        if isinstance(outcome, Refusal):
+            raise Unplaced(outcome.reason, placement_status.refused_roles(outcome))
+        return _coefficients(outcome)
+
+
+def is_asked(pool: Pool) -> bool:
+    return bool(pool.gpus or pool.tensor_parallel or pool.hardware_classes)
+
+
+def _still_as_asked(old: RoleRecord, pool: Pool) -> bool:
+    return (
+        old.asked == tuple(pool.hardware_classes)
+        and pool.gpus in (None, old.devices)
+        and pool.tensor_parallel in (None, old.tensor_parallel)
+    )
+
+
+def _current(record: Record | None, settled: tuple[Role, ...]) -> Current | None:
+    if record is None or record.prefill is None or record.decode is None:
+        return None
+    return Current(record.prefill.candidate, record.decode.candidate, settled)
+
+
+def _hardware(record: Record, coefficients: dict[str, str], quantization: str) -> Hardware:
+    placements = {str(role): one.placement for role in ROLES if (one := record.role(role))}
+    return Hardware(placements, coefficients, quantization, record.text)
+
+
+def _coefficients(choice: Choice) -> dict[str, str]:
+    made = {str(role): choice.role(role).coefficients for role in ROLES}
+    if None in made.values():
+        return {}
+    return {role: msgspec.json.format(msgspec.json.encode(one), indent=1).decode() for role, one in made.items()}
+
+
+def _shares_clique(choice: Choice) -> bool:
+    return choice.link.kind == "scale-up domain"
+
+
+assert ROLES == names.POOL_ROLES
