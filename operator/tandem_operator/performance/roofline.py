@@ -162,21 +162,27 @@ def prior(
     tensor_parallel: int = 1,
     quantization: Quantization = "None",
     *,
+    pipeline_parallel: int = 1,
     kv_dtype_bytes: float = 2,
     context_tokens: int = TYPICAL_CONTEXT_TOKENS,
     sequences: int = TYPICAL_SEQUENCES,
     batched_tokens: int = BATCHED_TOKENS,
     max_sequences: int = MAX_SEQUENCES,
 ) -> Coefficients:
-    """Coefficients of one replica. `context_tokens`, `sequences`: where the straight lines are laid."""
+    """Coefficients of one replica. `context_tokens`, `sequences`: where the straight lines are laid.
+
+    Stages of a pipeline work on a token one after the other: they add room and rate, and take no second off a step.
+    """
     parts = terms(
         shape, hardware, tensor_parallel, quantization,
         kv_dtype_bytes=kv_dtype_bytes, context_tokens=context_tokens, sequences=sequences,
     )  # fmt: skip
     plan = memory(
         shape, hardware, tensor_parallel, quantization,
-        context_tokens=context_tokens, batched_tokens=batched_tokens, kv_dtype_bytes=kv_dtype_bytes,
+        pipeline_parallel=pipeline_parallel, context_tokens=context_tokens, batched_tokens=batched_tokens,
+        kv_dtype_bytes=kv_dtype_bytes,
     )  # fmt: skip
+    devices = tensor_parallel * pipeline_parallel
     network = hardware.network_bytes_per_s or UNKNOWN_NETWORK_BYTES_PER_S
     return Coefficients(
         schema=SCHEMA,
@@ -190,11 +196,11 @@ def prior(
             phi1_s=parts.decode_sequence_s,
             phi2_s=parts.decode_kv_s,
         ),
-        link=Link(setup_s=LINK_SETUP_S, bytes_per_s=network * tensor_parallel),
+        link=Link(setup_s=LINK_SETUP_S, bytes_per_s=network * devices),
         kv_bytes_per_token=round(shape.kv_bytes_per_token(kv_dtype_bytes)),
         kv_tokens=plan.kv_tokens,
         max_sequences=max_sequences,
-        load_s=LOAD_OVERHEAD_S + weight_bytes(shape, quantization) / tensor_parallel / LOAD_BYTES_PER_S,
+        load_s=LOAD_OVERHEAD_S + weight_bytes(shape, quantization) / devices / LOAD_BYTES_PER_S,
     )
 
 

@@ -66,6 +66,14 @@ def test_capacity_and_link_are_those_of_the_replica() -> None:
     assert prior(LLAMA_70B, H100, 1).kv_tokens == 0
 
 
+def test_stages_of_a_pipeline_add_room_and_take_nothing_off_a_step() -> None:
+    one, two = prior(LLAMA_70B, H100, 4), prior(LLAMA_70B, H100, 4, pipeline_parallel=2)
+    assert (two.prefill, two.decode) == (one.prefill, one.decode)
+    assert two.kv_tokens > 2 * one.kv_tokens
+    assert two.link.bytes_per_s == 2 * one.link.bytes_per_s
+    assert two.load_s < one.load_s
+
+
 @pytest.mark.parametrize(("shape", "measured_s"), [(LLAMA_8B, 0.977), (LLAMA_70B, 5.1)])
 def test_tensor_parallel_prefill_over_pcie_takes_what_silicon_tables_say(shape: object, measured_s: float) -> None:
     assert isinstance(shape, type(LLAMA_8B))
