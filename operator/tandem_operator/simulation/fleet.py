@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tandem_runtime.contracts.goodput import meets
+
 from tandem_operator.scaling.settings import Objective
 from tandem_operator.simulation.counters import ClassCounts
 from tandem_operator.simulation.decode import DecodePod
@@ -24,7 +26,7 @@ class Fleet:
 
     def __init__(self, scenario: Scenario, seed: int, discipline: Discipline, convertible: bool) -> None:
         self.events = Events()
-        self.ledger = Ledger(_meets)
+        self.ledger = Ledger(meets)
         self.counts: dict[str, ClassCounts] = {}
         self.converted = 0
         self._inside = 0
@@ -200,7 +202,3 @@ class Fleet:
                 self.router.changed(flight.decode)
                 self.supply.check_drained(flight.decode)
             self._again(flight)
-
-
-def _meets(ttft_s: float, ttft_bound_s: float, tpot_s: float, tpot_bound_s: float) -> bool:
-    return ttft_s <= ttft_bound_s and tpot_s <= tpot_bound_s

@@ -11,6 +11,10 @@ from tandem_operator.simulation.lengths import Lengths
 from tandem_operator.simulation.workload import Request
 
 
+CANDIDATES = 3
+"""Conversations of which the one goes on that fits the length best: a long prompt is seldom a first one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sessions:
     """A request goes on with an earlier one's prompt with probability `continues`, else it is new."""
@@ -18,7 +22,7 @@ class Sessions:
     rate: Rate
     lengths: Lengths
     end_s: float
-    continues: float = 0.55
+    continues: float = 0.75
     remembered: int = 2000
     """Conversations that may still go on."""
     system_prompts: int = 4
@@ -34,7 +38,10 @@ class Sessions:
             prompt_tokens, output_tokens = self.lengths.draw(random, t_s)
             count = -(-prompt_tokens // self.block_tokens)
             if open_blocks and random.random() < self.continues:
-                shared = open_blocks[random.randrange(len(open_blocks))][: max(0, count - 1)]
+                found = max(
+                    (random.choice(open_blocks) for _ in range(CANDIDATES)), key=lambda held: min(len(held), count)
+                )
+                shared = found[: max(0, count - 1)]
             else:
                 system = random.randrange(self.system_prompts) * self.system_blocks
                 shared = tuple(range(system, system + self.system_blocks))[:count]
