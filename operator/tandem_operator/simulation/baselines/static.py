@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from tandem_operator.simulation.baselines.formula import Formula, Sizes
 from tandem_operator.simulation.baselines.view import View
+from tandem_operator.simulation.policy import Discipline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +18,8 @@ class Static(Formula):
 
     name: str = "static"
     period_s: float = 60.0
+    discipline: Discipline = "deadline"
+    """Whoever does not scale can still have our router."""
     prefill: int = 1
     decode: int = 1
 

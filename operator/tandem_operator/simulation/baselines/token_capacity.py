@@ -24,8 +24,8 @@ def spare_tokens(demand: float, supply: float, down: float = 0.70) -> float:
 
 
 def compute_bound_tokens(prompt: float, output: float, step_tokens: float, max_sequences: int) -> float:
-    """k2 without history: N = min(B O / (I + O), S) sequences in mid-life."""
-    return min(step_tokens * output / (prompt + output), float(max_sequences)) * (prompt + output / 2)
+    """k2 without history: N = min(B O / (I + O), S) sequences in mid-life, at least one."""
+    return max(min(step_tokens * output / (prompt + output), float(max_sequences)), 1.0) * (prompt + output / 2)
 
 
 class CapacityState(HpaState, frozen=True):

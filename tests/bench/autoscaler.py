@@ -1,0 +1,178 @@
+"""Who scales best: the law, rivals' formulas at their defaults and tuned, fixed sizes and oracles, on every scenario.
+
+Results are kept by the hash of the code: what was run before is not run again, and a broken-off run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table as RichTable
+
+from tests.bench.contest.plan import EXTRA, ORACLE, SCENARIOS, Plan, Run
+from tests.bench.contest.rows import Row, Table, rows
+from tests.bench.contest.runs import Result, run_one
+from tests.bench.contest.targets import check
+from tests.bench.report import describe_machine
+
+TRACES = Path(__file__).parents[3] / "shared/traces"
+FULL_SEEDS, FULL_FEW = 10, 2
+HEADS = (
+    "attainment", "95%", "completed", "GPU-h", "/O1", "goodput/O3", "recovery", "churn", "rev/h", "wrong ratio", "down",
+    "TTFT p99",
+)  # fmt: skip
+
+
+def main() -> int:
+    """Exit code 0 whatever is ahead: this measures, the reader judges."""
+    options = parse()
+    names = tuple(options.scenarios.split(",")) if options.scenarios else SCENARIOS
+    unknown = [name for name in names if name not in (*SCENARIOS, *EXTRA)]
+    if unknown:
+        print(f"no scenario {', '.join(unknown)}; there are {', '.join((*SCENARIOS, *EXTRA))}", file=sys.stderr)
+        return 2
+    seeds = options.seeds or (1 if options.quick else FULL_SEEDS)
+    policies = tuple(options.policies.split(",")) if options.policies else ()
+    plan = Plan(names, options.quick, seeds, FULL_FEW, policies, options.ablations)
+    traces = None if options.imitate or not TRACES.is_dir() else TRACES
+    results = execute(plan.runs(), options.quick, traces, cache(), options.jobs)
+    table = rows(results)
+    show(table, traces, plan)
+    print(json.dumps(table))
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="./tests/run bench autoscaler", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one seed, shorter windows, fewer rivals: ten minutes")
+    parser.add_argument("--scenarios", help=f"some of {', '.join(SCENARIOS)}; also {', '.join(EXTRA)}")
+    parser.add_argument("--policies", help="instead of those of the plan; NAME+tuned has the tuned settings")
+    parser.add_argument("--ablations", action="store_true", help="ours without one mechanism each")
+    parser.add_argument("--seeds", type=int, help=f"default: {FULL_SEEDS}, quick: 1")
+    parser.add_argument(
+        "--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes (default: %(default)s)"
+    )
+    parser.add_argument("--imitate", action="store_true", help="no published traces, even where they are")
+    return parser.parse_args()
+
+
+def cache() -> Path:
+    """Results of earlier runs."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tandem/autoscaler"
+
+
+def execute(runs: list[Run], quick: bool, traces: Path | None, folder: Path, jobs: int) -> dict[Run, Result]:
+    """All runs; oracles before the rest, which need them."""
+    results: dict[Run, Result] = {}
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with (
+        Progress(*columns, TimeRemainingColumn(), console=console) as progress,
+        ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool,
+    ):
+        task = progress.add_task("runs", total=len(runs))
+        for first in (True, False):
+            due = {
+                pool.submit(run_one, run, quick, traces, folder): run for run in runs if (run.policy == ORACLE) is first
+            }
+            try:
+                _collect(due, results, progress, task)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return results
+
+
+def _collect(due: dict[Future[Result], Run], results: dict[Run, Result], progress: Progress, task: Any) -> None:
+    while due:
+        done, _ = wait(due, return_when=FIRST_COMPLETED)
+        for future in done:
+            run = due.pop(future)
+            results[run] = future.result()
+            got = results[run].outcome
+            said = f"{run.scenario} {run.policy} {run.seed}: {got.attainment:.2%}, {got.gpu_h:.1f} GPU-h"
+            progress.update(task, advance=1, description=said)
+            if not progress.console.is_terminal:
+                print(said, file=sys.stderr, flush=True)
+
+
+def show(table: Table, traces: Path | None, plan: Plan) -> None:
+    """A table per scenario, the targets, and where we are not ahead."""
+    console = Console(width=max(Console().width, 150))
+    form = "quick form" if plan.quick else "full form"
+    data = "published traces" if traces else "imitations of the published traces"
+    print(f"autoscaler, {form}, {plan.seeds} seed{'s' if plan.seeds > 1 else ''}, {data}; {describe_machine()}")
+    for scenario, figures in table.items():
+        console.print(_table(scenario, figures))
+    targets = RichTable(
+        "scenario", "target", "asked for", "measured", "", title="targets", box=None, title_justify="left"
+    )
+    for one in check(table):
+        sign = ">=" if one.target.at_least else "<="
+        value = "never" if one.value is None else f"{one.value:.4g}"
+        limit = f"{sign} {one.target.limit:g}"
+        targets.add_row(one.target.scenario, one.target.what, limit, value, "met" if one.met else "NOT met")
+    console.print(targets)
+    print("where we are not ahead:")
+    behind = [
+        (s, p, row["beats_tandem"]) for s, fs in table.items() for p, row in fs.items() if row.get("beats_tandem")
+    ]
+    for scenario, policy, why in behind:
+        print(f"  {scenario}: {policy} {why}")
+    if not behind:
+        print("  nowhere among what was run")
+
+
+def _table(scenario: str, figures: dict[str, Row]) -> RichTable:
+    heads = (
+        "attainment",
+        "95%",
+        "completed",
+        "GPU-h",
+        "/O1",
+        "goodput/O3",
+        "recovery",
+        "churn",
+        "rev/h",
+        "wrong ratio",
+        "down",
+        "TTFT p99",
+    )
+    shown = RichTable(scenario, *heads, box=None, title_justify="left")
+    for policy, row in sorted(figures.items(), key=lambda item: (-item[1]["attainment"], item[1]["gpu_h"])):
+        low, high = row["ci"]["attainment"]
+        shown.add_row(
+            policy,
+            f"{row['attainment']:.2%}",
+            f"{low:.2%} - {high:.2%}",
+            f"{row['completion']:.2%}",
+            f"{row['gpu_h']:.1f}",
+            _ratio(row["gpu_h_over_o1"]),
+            _ratio(row["goodput_over_o3"]),
+            "-" if row["recovery_s"] is None else f"{row['recovery_s']:.0f} s",
+            f"{row['churn']:.0f}",
+            f"{row['reversals_per_h']:.1f}",
+            f"{row['wrong_ratio_s']:.0f} s",
+            f"{row['scale_downs']:.0f}",
+            f"{row['ttft_p99_s']:.2f} s",
+            style="bold" if policy == "tandem" else "dim" if policy.startswith("oracle") else "",
+        )
+    return shown
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Which policy meets which scenario with which seeds, in the full and in the quick form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from tandem_operator.simulation.baselines.catalogue import BASELINES
+from tandem_operator.simulation.tandem import ABLATIONS
+
+ORACLE: Final = "oracle-clairvoyant"
+CAUSAL: Final = "oracle-causal"
+ORACLES: Final = (ORACLE, CAUSAL)
+MORE_ORACLES: Final = ("oracle-startup", "oracle-causal-fifo")
+BEST: Final = ("hpa-utilisation+tuned", "token-capacity+tuned", "token-velocity+tuned")
+"""The three that come nearest on the training part: they get as many seeds as ours."""
+SCENARIOS: Final = (
+    "S1", "S1-30s", "S1-3s", "S2", "S3", "S4", "S5", "S6", "S6-metricloss", "S6-outage", "S6-modelerror", "S6-gpucap",
+    "S7", "S8", "S9", "constant",
+)  # fmt: skip
+EXTRA: Final = ("S5-nohits", "S6-delay", "S6-day")
+SAME_ORACLE: Final = {
+    "S1-30s": "S1",
+    "S1-3s": "S1",
+    "S6-metricloss": "S6",
+    "S6-outage": "S6",
+    "S6-modelerror": "S6",
+    "S6-delay": "S6",
+}
+"""Same load, same devices: one schedule is the best in hindsight for both."""
+SAME_CAUSAL: Final = {name: base for name, base in SAME_ORACLE.items() if base == "S6"}
+"""An oracle sees no metrics: what disturbs them changes nothing for it."""
+OURS_ONLY: Final = ("S6-metricloss", "S6-outage", "S6-modelerror", "S6-gpucap")
+"""In the quick form rivals run on S6 itself."""
+QUICK_RIVALS: Final = (
+    "hpa-utilisation",
+    "concurrency-panic",
+    "hybrid-regression",
+    "token-capacity",
+    "token-velocity",
+    "static-peak",
+)
+FAST_RIVALS: Final = ("concurrency-panic", "token-velocity")
+"""In the quick form, where pods start fast: the two that decide every two seconds."""
+ABLATED: Final = ("S1", "S3", "S4", "S6", "S6-modelerror", "S7")
+"""Where a missing mechanism can show."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One simulation. `policy` may end in +tuned."""
+
+    scenario: str
+    policy: str
+    seed: int
+
+    @property
+    def oracle(self) -> Run:
+        """The run whose schedule judges this one."""
+        return Run(SAME_ORACLE.get(self.scenario, self.scenario), ORACLE, self.seed)
+
+    @property
+    def causal(self) -> Run:
+        """The run that shows what can be had without a forecast."""
+        return Run(SAME_CAUSAL.get(self.scenario, self.scenario), CAUSAL, self.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`seeds`: of ours, the oracles and the best; `few`: of the rest."""
+
+    scenarios: tuple[str, ...]
+    quick: bool
+    seeds: int
+    few: int
+    policies: tuple[str, ...] = ()
+    ablations: bool = False
+
+    def runs(self) -> list[Run]:
+        """Oracles first, as the others are judged by them; then the long ones."""
+        found: dict[Run, None] = {}
+        for name in self.scenarios:
+            for seed in range(self.seeds):
+                found[Run(name, ORACLE, seed).oracle] = None
+        for name in self.scenarios:
+            for policy in self._policies(name):
+                many = policy in ("tandem", *ORACLES, *BEST) or policy in ABLATIONS
+                for seed in range(self.seeds if many else min(self.few, self.seeds)):
+                    run = Run(name, policy, seed)
+                    found[run.oracle if policy == ORACLE else run.causal if policy == CAUSAL else run] = None
+        return list(found)
+
+    def _policies(self, scenario: str) -> tuple[str, ...]:
+        if self.policies:
+            return (*ORACLES, *self.policies)
+        ablations = tuple(ABLATIONS) if self.ablations and scenario in ABLATED else ()
+        if self.ablations:
+            return (*ORACLES, "tandem", *ablations)
+        if self.quick:
+            rivals = () if scenario in OURS_ONLY else FAST_RIVALS if scenario.startswith("S1-") else QUICK_RIVALS
+            return (*ORACLES, "tandem", *rivals)
+        tuned = tuple(f"{name}+tuned" for name in BASELINES)
+        return (*ORACLES, *MORE_ORACLES, "tandem", *BASELINES, *tuned, "static-peak", "static-mean")

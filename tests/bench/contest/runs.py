@@ -1,0 +1,134 @@
+"""One run in a process of its own, kept by the hash of the code that it depends on: a broken-off benchmark goes on."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import gc
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from tandem_operator.scaling.decision import Targets
+from tandem_operator.simulation.baselines.catalogue import BASELINES, tuned
+from tandem_operator.simulation.contestants import contestant
+from tandem_operator.simulation.oracles.clairvoyant import REPAIRS, Clairvoyant, clairvoyant
+from tandem_operator.simulation.oracles.schedule import Schedule
+from tandem_operator.simulation.outcome import Outcome, Series
+from tandem_operator.simulation.policy import ScalingPolicy
+from tandem_operator.simulation.run import simulate
+from tandem_operator.simulation.scenario import Scenario
+from tandem_operator.simulation.scenarios import scenario
+
+from tests.bench.contest.plan import ORACLE, Run
+from tests.bench.contest.tuned import TUNED
+
+ROOT: Final = Path(__file__).parents[3]
+ENGINE: Final = ("operator/tandem_operator/simulation/*.py", "runtime/tandem_runtime/policy/**/*.py")
+NOT_ENGINE: Final = ("contestants.py", "replay.py", "tandem.py")
+OURS: Final = ("operator/tandem_operator/scaling/**/*.py", "operator/tandem_operator/performance/**/*.py")
+RIVALS: Final = ("operator/tandem_operator/simulation/baselines/**/*.py", "tests/bench/contest/tuned.py")
+ORACLES: Final = ("operator/tandem_operator/simulation/oracles/**/*.py",)
+QUICK_END_S: Final = {"S1": 1200.0, "S3": 600.0, "S6": 900.0}
+"""The quick form is cut here: the heaviest loads, of which ten minutes or so must do."""
+QUICK_REPAIRS: Final = 2
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What is kept: the outcome with two columns of its series, and the schedule if it is an oracle's."""
+
+    outcome: Outcome
+    sizes: tuple[tuple[int, int], ...] = ()
+
+
+def load(name: str, quick: bool, traces: Path | None) -> Scenario:
+    """The scenario in the form that is run."""
+    made = scenario(name, quick, traces)
+    end = QUICK_END_S.get(name.partition("-")[0]) if quick else None
+    if end is None:
+        return made
+    share = made.report_from_s / made.until_s
+    return replace(made, end_s=end, report_from_s=share * end)
+
+
+def run_one(run: Run, quick: bool, traces: Path | None, folder: Path) -> Result:
+    """From the cache or anew. Raises what the simulator raises."""
+    path = place(run, quick, traces, folder)
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Result)
+    except (OSError, msgspec.DecodeError):
+        pass
+    gc.disable()  # nothing of a run is a cycle worth looking for, and looking takes a tenth of it
+    made = load(run.scenario, quick, traces)
+    if run.policy == ORACLE:
+        found = clairvoyant(made, run.seed, QUICK_REPAIRS if quick else REPAIRS)
+        result = Result(thin(found.outcome), tuple((one.prefill, one.decode) for one in found.schedule.sizes))
+    else:
+        policy = named(run, made, quick, traces, folder)
+        result = Result(thin(simulate(made, policy, run.seed)))
+    gc.enable()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}")
+    part.write_bytes(msgspec.json.encode(result))
+    part.replace(path)
+    return result
+
+
+def named(run: Run, made: Scenario, quick: bool, traces: Path | None, folder: Path) -> ScalingPolicy:
+    """The policy of a run; a tuned one has the settings that were found on the training part."""
+    name, _, form = run.policy.partition("+")
+    if form:
+        return replace(tuned(BASELINES[name], TUNED.get(name, {})), name=run.policy)
+
+    def best() -> Clairvoyant:
+        found = run_one(run.oracle, quick, traces, folder)
+        sizes = tuple(Targets(*pair) for pair in found.sizes)
+        return Clairvoyant(Schedule(name=ORACLE, sizes=sizes), found.outcome)
+
+    return contestant(name, made, best)
+
+
+def thin(outcome: Outcome) -> Outcome:
+    """Without what only plots need; attainment over time stays, for intervals."""
+    series = outcome.series
+    kept = Series(
+        step_s=series.step_s, t_s=series.t_s, arrivals_per_s=series.arrivals_per_s, attainment=series.attainment
+    )
+    return msgspec.structs.replace(outcome, series=kept, moves=())
+
+
+def place(run: Run, quick: bool, traces: Path | None, folder: Path) -> Path:
+    """Where the result of a run is kept. Another code, another place."""
+    kind = OURS if run.policy.startswith("tandem") else ORACLES if run.policy.startswith("oracle") else RIVALS
+    if run.policy.startswith("static"):
+        kind = ORACLES
+    code = code_hash((*ENGINE, *kind))
+    form = ("quick" if quick else "full") + ("-traces" if traces else "")
+    return folder / form / run.scenario / f"{run.policy}-{run.seed}-{code}.json"
+
+
+@functools.cache
+def code_hash(patterns: tuple[str, ...]) -> str:
+    """Of what the code does: comments and docstrings do not count."""
+    digest = hashlib.sha256()
+    for path in _files(patterns):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list):
+                body[:] = [line for line in body if not _is_text(line)] or body[:1]
+        digest.update(f"{path.relative_to(ROOT)}\n{ast.dump(tree)}\n".encode())
+    return digest.hexdigest()[:12]
+
+
+def _is_text(line: ast.AST) -> bool:
+    return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
+
+
+def _files(patterns: Iterable[str]) -> list[Path]:
+    found = {path for pattern in patterns for path in ROOT.glob(pattern)}
+    return sorted(path for path in found if path.name not in NOT_ENGINE)
