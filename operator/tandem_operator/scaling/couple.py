@@ -62,11 +62,17 @@ def _up(value: float) -> int:
     return int(-(-value // 1))
 
 
-def within_budget(settings: Settings, wanted: Targets, budget: int, attainment: Callable[[int, int], float]) -> Bounded:
+def within_budget(
+    settings: Settings,
+    wanted: Targets,
+    budget: int,
+    share: Callable[[int, int], float],
+    current: Targets | None = None,
+) -> Bounded:
     """The pair within `wanted` and the budget that bears the largest share of the load, then the cheapest such.
 
-    `attainment(prefill, decode)`: share of the load that the pair bears, not falling in either.
-    No role is above `wanted`. Minima hold while their sum fits, else one of each, else nothing at all.
+    `share(prefill, decode)`: of the load that the pair bears, not falling in either. No role is above `wanted`.
+    Minima hold while their sum fits, else one of each, else nothing at all. `current` stays while it is as good.
     """
     cost = gpus_of(settings, wanted.prefill, wanted.decode)
     if cost <= budget:
@@ -78,28 +84,60 @@ def within_budget(settings: Settings, wanted: Targets, budget: int, attainment: 
         p_low, d_low = min(1, wanted.prefill), min(1, wanted.decode)
     if gpus_of(settings, p_low, d_low) > budget:
         return Bounded(Targets(0, 0), (f"{reason}; not even one of each fits: nothing runs",))
-    best: tuple[float, int, Targets] | None = None
-    for prefill in range(p_low, wanted.prefill + 1):
+    low = Targets(p_low, d_low)
+    best = (
+        _best(settings, low, wanted, budget, share) if settings.law.couple else _shrunk(settings, low, wanted, budget)
+    )
+    if current is not None and _fits(settings, low, current, wanted, budget):
+        kept = share(current.prefill, current.decode)
+        if kept >= (1 - settings.law.swap_gain) * share(best.prefill, best.decode):
+            best = current
+    return Bounded(best, (reason,))
+
+
+def _best(
+    settings: Settings, low: Targets, wanted: Targets, budget: int, share: Callable[[int, int], float]
+) -> Targets:
+    """Maximises the share; a pool that does not bind is not grown."""
+    best, best_rank = low, (-1.0, 0)
+    for prefill in range(low.prefill, wanted.prefill + 1):
         left = budget - prefill * settings.prefill.gpus
         most = min(wanted.decode, left // settings.decode.gpus if settings.decode.gpus > 0 else wanted.decode)
-        if most < d_low:
+        if most < low.decode:
             break
-        whole = attainment(prefill, most)
-        decode = _fewest(prefill, d_low, most, whole, attainment)
+        whole = share(prefill, most)
+        decode = _fewest(prefill, low.decode, most, whole, share)
         if not _ratio_holds(settings, prefill, decode):
-            whole = -1.0
-        entry = (whole, -gpus_of(settings, prefill, decode), Targets(prefill, decode))
-        if best is None or entry[:2] > best[:2]:
-            best = entry
-    assert best is not None  # p_low fits with d_low
-    return Bounded(best[2], (reason,))
+            whole = -0.5
+        rank = (whole, -gpus_of(settings, prefill, decode))
+        if rank > best_rank:
+            best, best_rank = Targets(prefill, decode), rank
+    return best
 
 
-def _fewest(prefill: int, low: int, high: int, whole: float, attainment: Callable[[int, int], float]) -> int:
+def _shrunk(settings: Settings, low: Targets, wanted: Targets, budget: int) -> Targets:
+    """Both in proportion, as if neither knew of the other."""
+    part = budget / gpus_of(settings, wanted.prefill, wanted.decode)
+    prefill, decode = max(int(wanted.prefill * part), low.prefill), max(int(wanted.decode * part), low.decode)
+    while gpus_of(settings, prefill, decode) > budget:
+        prefill, decode = (prefill - 1, decode) if prefill > low.prefill else (prefill, decode - 1)
+    return Targets(prefill, decode)
+
+
+def _fits(settings: Settings, low: Targets, pair: Targets, wanted: Targets, budget: int) -> bool:
+    return (
+        low.prefill <= pair.prefill <= wanted.prefill
+        and low.decode <= pair.decode <= wanted.decode
+        and gpus_of(settings, pair.prefill, pair.decode) <= budget
+        and _ratio_holds(settings, pair.prefill, pair.decode)
+    )
+
+
+def _fewest(prefill: int, low: int, high: int, whole: float, share: Callable[[int, int], float]) -> int:
     """Fewest decode replicas that bear as much as `high` of them: a pool that does not bind is not grown."""
     while low < high:
         middle = (low + high) // 2
-        if attainment(prefill, middle) >= whole - 1e-12:
+        if share(prefill, middle) >= whole - 1e-12:
             high = middle
         else:
             low = middle + 1

@@ -107,22 +107,20 @@ def _count(observation: Observation, role: Role, ready: bool) -> int:
 def _needs(demand: Demand, settings: Settings, state: State) -> tuple[Need, Need, Need]:
     """What load asks for, and at what a removal may stop: with noise on top, and with a surplus on top.
 
-    Both removals reckon with the slower steps of the model and a smaller share of the tail.
+    Both removals reckon with a smaller share of the tail and of what convertible decoders can do.
     """
     law = settings.law
     backlog = demand.backlog_per_s(law)
+    prefill, decode = coefficients_of(state, settings, "prefill"), coefficients_of(state, settings, "decode")
     up = need(
         demand,
         settings,
-        coefficients_of(state, settings, "prefill"),
-        coefficients_of(state, settings, "decode"),
+        prefill,
+        decode,
         steady_per_s=demand.now_per_s,
         burst_per_s=demand.plan_per_s + backlog,
     )
-    prefill = coefficients_of(state, settings, "prefill", cautious=True)
-    decode = coefficients_of(state, settings, "decode", cautious=True)
     noise = law.shrink_sigmas * math.sqrt(demand.now_per_s * min(demand.dispersion_long, NOISE_MOST) / law.medium_s)
-    growth = law.growth_prior if law.lead_quantile else 1.0
     near, far = (
         need(
             demand,
@@ -130,7 +128,7 @@ def _needs(demand: Demand, settings: Settings, state: State) -> tuple[Need, Need
             prefill,
             decode,
             steady_per_s=rate,
-            burst_per_s=max(rate * max(demand.growth, growth), demand.plan_per_s) + backlog,
+            burst_per_s=max(rate * demand.growth, demand.plan_per_s) + backlog,
             tail=law.shrink_tail,
             helped=law.shrink_flexible,
         )
@@ -262,7 +260,7 @@ def _bound(settings: Settings, observation: Observation, sizes: Targets, current
     for limit, prefix in limits:
         if limit is None:
             continue
-        clamped = within_budget(settings, targets, limit, lambda p, d: share_of_load(asked, p, d))
+        clamped = within_budget(settings, targets, limit, lambda p, d: share_of_load(asked, p, d), current)
         targets = clamped.targets
         reasons += tuple(prefix + reason for reason in clamped.suppressed_by)
     return Bounded(targets, reasons)

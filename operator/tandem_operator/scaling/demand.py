@@ -140,29 +140,42 @@ def measure(
 
 
 def mix_of(state: State, windows: Windows) -> Mix:
-    """Lengths: of the last minute (of minutes when few came), unless the last seconds differ beyond chance."""
-    fast, medium, slow = windows.fast, windows.medium, windows.slow
-    base = medium if medium.requests >= ENOUGH else slow
-    weight = PRIOR_REQUESTS if base.requests < ENOUGH else 0.0
-    count = base.requests + weight
-    prompt = (base.prompt_tokens + weight * PROMPT_PRIOR_TOKENS) / count if count > 0 else PROMPT_PRIOR_TOKENS
-    square = (base.squares + weight * 2 * PROMPT_PRIOR_TOKENS**2) / count if count > 0 else 2 * prompt**2
-    cached, tokens = base.cached_tokens, base.prompt_tokens
-    if fast.requests >= ENOUGH:
-        mean = fast.prompt_tokens / fast.requests
-        chance = math.sqrt(max(square - prompt**2, prompt**2 * 0.01) / fast.requests)
-        if abs(mean - prompt) > LENGTH_SIGMAS * chance:
-            prompt, square = mean, fast.squares / fast.requests
-            cached, tokens = fast.cached_tokens, fast.prompt_tokens
-    hit = cached / tokens if tokens > 0 else 0.0
-    output = max(state.output_tokens_mean or OUTPUT_PRIOR_TOKENS, 1.0)
+    """Lengths of prompts that arrive and of answers that end, each of the longest window that still tells the truth."""
+    spans = (windows.fast, windows.medium, windows.slow)
+    prompts = _truest([(s.requests, s.prompt_tokens, s.squares) for s in spans])
+    outputs = _truest([(s.completed, s.output_tokens, s.output_squares) for s in spans])
+    prompt, square = _with_prior(*prompts, PROMPT_PRIOR_TOKENS, 2 * PROMPT_PRIOR_TOKENS**2)
+    known = max(state.output_tokens_mean or OUTPUT_PRIOR_TOKENS, 1.0)
+    output, output_square = _with_prior(*outputs, known, max(state.output_square_mean, known**2))
+    cached, tokens = windows.medium.cached_tokens, windows.medium.prompt_tokens
+    hit = min(max(cached / tokens, 0.0), 1.0) if tokens > 0 else 0.0
     return Mix(
         prompt_tokens=prompt,
-        new_tokens=prompt * (1 - min(max(hit, 0.0), 1.0)),
+        new_tokens=prompt * (1 - hit),
         square=max(square, prompt**2),
-        output_tokens=output,
-        output_square=max(state.output_square_mean, output**2),
+        output_tokens=max(output, 1.0),
+        output_square=max(output_square, output**2),
     )
+
+
+def _truest(windows: list[tuple[float, float, float]]) -> tuple[float, float, float]:
+    """Of (count, sum, sum of squares) from the shortest window to the longest: the longest that no shorter denies."""
+    chosen = windows[-1]
+    for window in reversed(windows[:-1]):
+        count, total, _ = window
+        if count < ENOUGH:
+            break
+        mean = chosen[1] / max(chosen[0], 1.0)
+        variance = max(chosen[2] / max(chosen[0], 1.0) - mean * mean, 0.01 * mean * mean)
+        if abs(total / count - mean) > LENGTH_SIGMAS * math.sqrt(variance / count):
+            chosen = window
+    return chosen
+
+
+def _with_prior(count: float, total: float, squares: float, mean: float, square: float) -> tuple[float, float]:
+    """Mean and mean square; few samples count together with what was known before."""
+    weight = PRIOR_REQUESTS if count < ENOUGH else 0.0
+    return (total + weight * mean) / (count + weight), (squares + weight * square) / (count + weight)
 
 
 ENOUGH = 20.0

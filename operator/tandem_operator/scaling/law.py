@@ -50,7 +50,7 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     growth_quantile: float = 0.95
     """Growth of load within one start-up that is insured: one start-up in twenty may see more."""
     growth_prior: float = 1.1
-    """Before growth was seen; and for a removal at least, or calm would talk the law into one that it takes back."""
+    """Before growth was seen."""
     growth_step: float = 0.03
     """Of the quantile tracker, in units of the logarithm of growth, per comparison."""
     growth_max: float = 3.0
@@ -99,13 +99,16 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     """The pool that remains after a removal must keep this share of the allowed tail, not all of it."""
     shrink_flexible: float = 0.7
     """... and with no more than this share of the convertible capacity that growth reckons with."""
-    shrink_sigmas: float = 2.0
+    shrink_sigmas: float = 1.0
     """Removal reckons with load this many deviations of the measured rate above it."""
 
     convert_tokens: int = 512
     """Prompt tokens that a convertible decode pod adds to a step."""
     convert_worth: float = 0.6
     """Of the slack of decode pods, what is reckoned with: it is spread over pods and comes in chunks."""
+
+    swap_gain: float = 0.05
+    """Under a budget, GPUs change pools only for this much more of the load: the change itself costs a start-up."""
 
     calibration_iterations: int = 64
     """At most this many engine steps are learned from per decision: bounds the time of one decision."""

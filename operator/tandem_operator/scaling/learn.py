@@ -73,13 +73,12 @@ def _new_steps(observation: Observation, marks: dict[str, PodMark], role: str, n
     return steps
 
 
-def coefficients_of(state: State, settings: Settings, role: Role, cautious: bool = False) -> Coefficients:
-    """The best estimate, or what nine of ten steps stay below."""
+def coefficients_of(state: State, settings: Settings, role: Role) -> Coefficients:
+    """The best estimate."""
     calibration = state.learned.get(role)
     if calibration is None:
         return settings.prefill.coefficients if role == "prefill" else settings.decode.coefficients
-    samples = (calibration.prefill if role == "prefill" else calibration.decode).samples
-    return calibration.cautious if cautious and samples > 0 else calibration.coefficients
+    return calibration.coefficients
 
 
 def measured_flow(

@@ -70,7 +70,7 @@ def prefill_load(
     if coefficients.link.bytes_per_s > 0:
         transfer += mix.prompt_tokens * coefficients.kv_bytes_per_token / coefficients.link.bytes_per_s
     wait = target.ttft_s - service - transfer - first_step_s - law.ttft_spare_s
-    sizes = mix.variability(coefficients)
+    sizes = min(mix.variability(coefficients), SPREAD_MOST)
     noise = []
     for seconds, dispersion in ((2.0, demand.dispersion_short), (10.0, demand.dispersion_long)):
         count = rate_per_s * seconds
@@ -163,7 +163,7 @@ def decode_load(
 
 
 SPREAD_MOST = 10.0
-"""Of output lengths, squared: a single answer of a million tokens is not the mix."""
+"""Of lengths, squared coefficient of variation: a single prompt of a million tokens is not the mix."""
 
 
 def decode_misses(load: DecodeLoad, pods: float) -> float:
