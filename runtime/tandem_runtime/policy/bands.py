@@ -47,6 +47,9 @@ class Band:
     def __len__(self) -> int:
         return len(self._live)
 
+    def __contains__(self, number: int) -> bool:
+        return number in self._live
+
     def add(self, item: Item, entry: Waiting) -> None:
         """The number must be new."""
         tenant = self._tenants.get(entry.tenant)

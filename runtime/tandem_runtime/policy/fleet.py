@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -82,12 +82,15 @@ class Fleet:
         self.reserved: tuple[str, str] | None = None
         """A pod's incarnation and the request that it is kept for."""
         self._decode_keys: list[DecodeKey] = []
+        self._keys: dict[str, Any] = {}
         self._sizes: dict[float, int] = {}
         self._groups: dict[str, dict[Coefficients | None, PrefillGroup]] = {}
 
     def put(self, pod: PodSnapshot, now: float) -> None:
         """Adds it or replaces what was known of that incarnation."""
-        self.drop(pod.incarnation)
+        known = self.pods.get(pod.incarnation)
+        if known is not None:
+            self._take_out(known)
         if pod.role == "prefill" and pod.busy_until is None and pod.coefficients is not None:
             busy_until = now + (pod.prompt_seconds(pod.waiting_tokens) if pod.waiting_tokens else 0.0)
             pod = msgspec.structs.replace(pod, busy_until=busy_until)
@@ -97,11 +100,13 @@ class Fleet:
         if pod.role == "prefill":
             group = self._groups.setdefault(pod.revision, {}).setdefault(pod.coefficients, PrefillGroup())
             key = _prefill_key(pod)
+            self._keys[pod.incarnation] = key
             index = bisect_left(group.keys, key)
             group.keys.insert(index, key)
             group.pods.insert(index, pod)
         else:
             decode_key = _decode_key(pod)
+            self._keys[pod.incarnation] = decode_key
             index = bisect_left(self._decode_keys, decode_key)
             self._decode_keys.insert(index, decode_key)
             self.decodes.insert(index, pod)
@@ -110,16 +115,21 @@ class Fleet:
     def drop(self, incarnation: str) -> None:
         """Idempotent."""
         pod = self.pods.pop(incarnation, None)
-        if pod is None or not pod.serves():
-            return
+        if pod is not None:
+            self._take_out(pod)
+
+    def _take_out(self, pod: PodSnapshot) -> None:
+        key = self._keys.pop(pod.incarnation, None)
+        if key is None:
+            return  # it did not serve
         if pod.role == "prefill":
             group = self._groups[pod.revision][pod.coefficients]
-            index = _index(group.pods, bisect_left(group.keys, _prefill_key(pod)), incarnation)
+            index = _index(group.pods, bisect_left(group.keys, key), pod.incarnation)
             del group.keys[index], group.pods[index]
             if not group.keys:
                 del self._groups[pod.revision][pod.coefficients]
         else:
-            index = _index(self.decodes, bisect_left(self._decode_keys, _decode_key(pod)), incarnation)
+            index = _index(self.decodes, bisect_left(self._decode_keys, key), pod.incarnation)
             del self._decode_keys[index], self.decodes[index]
             self._count_size(pod.kv_total_tokens or inf, -1)
 

@@ -1,21 +1,48 @@
-"""One line of requests in the law's order: open streams, what can still be saved, what is late; and the aging rule."""
+"""One line of requests in the law's order: open streams, what can still be saved (its largest stepping back when not
+all of it can), what is late; and the aging rule.
+"""
 
 from __future__ import annotations
 
 from bisect import insort
-from heapq import heappop, heappush
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Final
 
-from tandem_runtime.policy.bands import Band, Item
+from tandem_runtime.policy.bands import SLACK_ITEMS, Band, Item
 from tandem_runtime.policy.waiting import QueueLaw, Waiting
 
 Rank = tuple[int, int]
 """Smaller goes first."""
 STREAMING: Final[Rank] = (0, 0)
-LATE: Final[Rank] = (2, 0)
+SALVAGEABLE: Final = 1
+"""First part of the rank; the second is minus the priority."""
+SET_BACK: Final[Rank] = (2, 0)
+LATE: Final[Rank] = (3, 0)
+MAX_GONE: Final = 1024
 MAX_CREDIT_TOKENS: Final = 32_768.0
 """Turns that aged work can save up; it must not take the fleet in one go after an hour without any."""
+
+
+@dataclass(slots=True)
+class InTime:
+    """What one class of one priority has that can still be saved."""
+
+    requests: int = 0
+    tokens: int = 0
+    latest: float = 0.0
+    """When the one with the most time left becomes late."""
+    largest: list[tuple[int, int]] = field(default_factory=list)
+    """Minus tokens, and number; those that left are in it too."""
+
+    def add(self, entry: Waiting, number: int) -> None:
+        """One more."""
+        self.requests += 1
+        self.tokens += entry.tokens
+        self.latest = max(self.latest, entry.late_at)
+        heappush(self.largest, (-entry.tokens, number))
 
 
 class Line:
@@ -29,6 +56,7 @@ class Line:
         self._turns: list[tuple[float, int]] = []
         self._aging: list[tuple[float, int]] = []
         self._turned: list[int] = []
+        self._in_time: dict[tuple[Rank, str], InTime] = {}
         self._credit = 0.0
 
     def __len__(self) -> int:
@@ -40,12 +68,13 @@ class Line:
         if entry.streaming:
             rank = STREAMING
         elif self._law.order == "fifo":
-            rank = (1, 0)
+            rank = (SALVAGEABLE, 0)
         elif late_at <= now:
             rank = LATE
         else:
-            rank = (1, -entry.priority)
+            rank = (SALVAGEABLE, -entry.priority)
             if late_at < inf:
+                self._turns = without_gone(self._turns, self._where)
                 heappush(self._turns, (late_at, number))
         self._put(rank, entry, number)
 
@@ -53,11 +82,13 @@ class Line:
         """Idempotent."""
         place = self._where.pop(number, None)
         if place is not None:
-            self._bands[place[0]].discard(number)
+            self._leave(place[0], place[1], number)
 
-    def first(self, now: float) -> tuple[Rank, Item, Waiting] | None:
-        """Who goes next; stays inside."""
+    def first(self, now: float, tokens_per_second: float | None = None) -> tuple[Rank, Item, Waiting] | None:
+        """Who goes next; stays inside. `tokens_per_second`: what the fleet takes, None when nobody knows."""
         self._turn_late(now)
+        if self._law.sets_back and self._law.order == "deadline" and tokens_per_second is not None:
+            self._set_back(now, tokens_per_second)
         if self._credit > 0:
             aged = self._oldest_late(now)
             if aged is not None:
@@ -96,8 +127,38 @@ class Line:
             _, number = heappop(self._turns)
             place = self._where.get(number)
             if place is not None and place[0] != LATE:
-                self._bands[place[0]].discard(number)
+                self._leave(place[0], place[1], number)
                 self._put(LATE, place[1], number)
+
+    def _set_back(self, now: float, tokens_per_second: float) -> None:
+        """Moore and Hodgson's rule: while what waits takes longer than it has, the largest goes.
+
+        Each class by itself, behind all of higher priority: classes of one priority take turns by deadline anyway.
+        """
+        ahead_tokens = at_rank_tokens = 0
+        last: Rank = STREAMING
+        for (rank, _), in_time in self._in_time.items():
+            if rank != last:
+                ahead_tokens, at_rank_tokens, last = ahead_tokens + at_rank_tokens, 0, rank
+            limit_tokens = tokens_per_second * max(0.0, in_time.latest - self._law.late_margin_seconds - now)
+            while in_time.tokens and ahead_tokens + in_time.tokens > limit_tokens:
+                _, number = heappop(in_time.largest)
+                place = self._where.get(number)
+                if place is not None and place[0] == rank:
+                    self._leave(rank, place[1], number)
+                    self._put(SET_BACK, place[1], number)
+            at_rank_tokens += in_time.tokens
+
+    def _leave(self, rank: Rank, entry: Waiting, number: int) -> None:
+        self._bands[rank].discard(number)
+        if rank[0] == SALVAGEABLE and entry.late_at < inf:
+            in_time = self._in_time[rank, entry.request_class]
+            in_time.tokens -= entry.tokens
+            in_time.requests -= 1
+            if len(in_time.largest) > 2 * in_time.requests + SLACK_ITEMS:
+                there = self._bands[rank]
+                in_time.largest = [item for item in in_time.largest if item[1] in there]
+                heapify(in_time.largest)
 
     def _put(self, rank: Rank, entry: Waiting, number: int) -> None:
         band = self._bands.get(rank)
@@ -105,8 +166,15 @@ class Line:
             fair = self._law.order == "deadline"
             band = self._bands[rank] = Band(self._law.tenant_burst_tokens if fair else inf)
             insort(self._ranks, rank)
+        if rank[0] == SALVAGEABLE and entry.late_at < inf:
+            in_time = self._in_time.get((rank, entry.request_class))
+            if in_time is None:
+                in_time = self._in_time[rank, entry.request_class] = InTime()
+                self._in_time = dict(sorted(self._in_time.items(), key=lambda item: item[0]))
+            in_time.add(entry, number)
         if rank == LATE:
             band.add((-entry.priority, entry.objective_at, number), entry)
+            self._aging = without_gone(self._aging, self._where)
             heappush(self._aging, (entry.arrived, number))
             if self._law.sheds_late:
                 self._turned.append(number)
@@ -122,3 +190,12 @@ class Line:
         if self._aging and now - self._aging[0][0] >= self._law.late_patience_seconds:
             return self._aging[0]
         return None
+
+
+def without_gone(heap: list[tuple[float, int]], there: Mapping[int, object]) -> list[tuple[float, int]]:
+    """The heap itself, made anew once most of it has left: those that left are else only found at the top."""
+    if len(heap) <= 2 * len(there) + MAX_GONE:
+        return heap
+    left = [item for item in heap if item[1] in there]
+    heapify(left)
+    return left

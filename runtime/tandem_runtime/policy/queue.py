@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import ceil, inf
 from typing import Final, Literal
 
@@ -18,6 +18,7 @@ from tandem_runtime.policy.slack import SlackBook, SlackHistogram
 from tandem_runtime.policy.waiting import Expiry, QueueLaw, QueueLimits, Waiting
 
 MAX_RETRY_AFTER_SECONDS: Final = 600
+MAX_STALE: Final = 1024
 HOPELESS: Final = 2.0
 """A request is refused at once when the backlog takes that many times its timeout; the estimate may be half wrong."""
 RefusalReason = Literal["queue_full", "no_pod", "backlog"]
@@ -83,6 +84,8 @@ class WaitingQueue:
         self._places[entry.id] = place
         self.tokens += entry.tokens
         self._slack.add(entry)
+        if len(self._timeouts) > 2 * len(self._places) + MAX_STALE:
+            self._forget_gone()
         heappush(self._timeouts, (entry.timeout_at, place.number, entry.id))
         heappush(self._arrivals, (entry.arrived, place.number, entry.id))
         self._line(place).add(entry, place.number, now)
@@ -100,7 +103,7 @@ class WaitingQueue:
     def first(self, now: float, *, near_only: bool = False) -> Waiting | None:
         """Who goes next; stays inside. `near_only`: among those that need no prefill pod."""
         near = self._near.first(now)
-        far = None if near_only else self._far.first(now)
+        far = None if near_only else self._far.first(now, self.drain.tokens_per_second(now))
         if near is None or far is None:
             found = near or far
             return found[2] if found else None
@@ -216,6 +219,14 @@ class WaitingQueue:
             text = f"what waits takes {seconds:.0f} s and the request's timeout is {entry.timeout_at - now:.0f} s"
         retry_after_seconds = self.retry_after_seconds(now)
         raise QueueFull(f"{text}; try again in {retry_after_seconds} s", reason, retry_after_seconds)
+
+    def _forget_gone(self) -> None:
+        """Requests that left stay in the heaps until their time; at a thousand a second that would be a lot."""
+        places = list(self._places.values())[:-1]  # the new one is about to be added
+        self._timeouts = [(place.entry.timeout_at, place.number, place.entry.id) for place in places]
+        self._arrivals = [(place.entry.arrived, place.number, place.entry.id) for place in places]
+        heapify(self._timeouts)
+        heapify(self._arrivals)
 
     def _line(self, place: Place) -> Line:
         return self._near if place.local else self._far

@@ -70,8 +70,11 @@ class QueueLaw:
     least once it has waited `late_patience_seconds`: so nothing starves as long as anything is served."""
 
     order: Order = "deadline"
-    late_margin_seconds: float = 0.05
-    """Counted as late that much before: between dispatch and first token something always waits a little."""
+    late_margin_seconds: float = 0.15
+    """Counted as late that much before: a prefill pod has up to 0.1 s of other work, a decode pod is amid a step."""
+    sets_back: bool = True
+    """When more waits than can be served in time, the largest prompts step back: each would cost several others
+    their objective. They are served before what is late, and in time where there is room after all."""
     late_share: float = 0.1
     """Of dispatched tokens. Backlog cannot take the fleet from those who can still be served in time."""
     late_patience_seconds: float = 30.0

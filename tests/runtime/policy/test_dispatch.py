@@ -139,6 +139,17 @@ def test_a_retry_waits_for_another_pod_and_meanwhile_blocks_nobody() -> None:
     assert send(queue, fleet, 0.5) == [("again", "d")]
 
 
+def test_the_moment_at_which_a_decode_pod_may_take_the_prompt_is_told_beforehand() -> None:
+    fleet = fleet_of(
+        decode("d", coefficients=H100, kv_total_tokens=1 << 30), prefill("p", coefficients=H100, busy_until=9.0)
+    )
+    queue = WaitingQueue()
+    queue.add(Waiting("r0", 0.0, 600.0, 1000, objective_at=2.0, tpot_seconds=0.05), 0.0)
+    assert send(queue, fleet, 0.0) == []
+    assert next_look(queue, fleet, 0.0, None) == 1.0
+    assert send(queue, fleet, 1.0) == [("r0", "d")]
+
+
 def test_without_any_pod_all_wait_and_nothing_is_learned_about_the_speed_of_pods() -> None:
     queue, fleet = queue_of(100, 100), fleet_of()
     assert send(queue, fleet, 0.0) == []

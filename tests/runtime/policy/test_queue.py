@@ -87,6 +87,41 @@ def test_before_its_patience_ends_late_work_gets_nothing_that_others_need() -> N
     assert served(queue, 5)[-1] == "late"
 
 
+def busy_queue(**law: object) -> WaitingQueue:
+    """One that has seen that the fleet takes 1000 tokens a second."""
+    queue = WaitingQueue(law=QueueLaw(late_margin_seconds=0, **law))  # type: ignore[arg-type]
+    for index in range(41):
+        queue.add(waiting(f"seen{index}", tokens=1000), -40)
+    for index in range(40):
+        queue.dispatched(f"seen{index}", -39.0 + index)
+    queue.add(waiting("small0", objective_at=4, tokens=500), 1)
+    queue.remove("seen40")
+    queue.add(waiting("large", objective_at=4, tokens=2500), 1)
+    return queue
+
+
+def test_when_not_all_can_be_in_time_the_largest_steps_back_and_is_still_served_before_what_is_late() -> None:
+    queue = busy_queue()
+    queue.add(waiting("small1", objective_at=4.1, tokens=500), 1)
+    queue.add(waiting("late", objective_at=0.5, tokens=100), 1)
+    assert served(queue, 1) == ["small0", "small1", "large", "late"]
+    unknown = busy_queue(sets_back=False)
+    unknown.add(waiting("small1", objective_at=4.1, tokens=500), 1)
+    assert served(unknown, 1) == ["small0", "large", "small1"]
+
+
+def test_while_all_can_be_in_time_size_means_nothing() -> None:
+    queue = busy_queue()
+    queue.add(waiting("small1", objective_at=9, tokens=500), 1)
+    assert served(queue, 1) == ["small0", "large", "small1"]
+
+
+def test_a_large_one_of_a_high_priority_does_not_step_back_for_small_ones_of_a_lower() -> None:
+    queue = busy_queue()
+    queue.add(waiting("urgent", objective_at=4, tokens=2500, priority=1), 1)
+    assert served(queue, 1) == ["urgent", "small0", "large"]
+
+
 def test_a_tenant_with_a_flood_of_requests_does_not_keep_the_others_waiting() -> None:
     queue = WaitingQueue(law=QueueLaw(tenant_burst_tokens=300))
     for index in range(50):
@@ -215,6 +250,25 @@ def test_slack_is_told_by_the_edges_of_the_contract_and_forgets_nothing_that_is_
     queue.remove("far late")
     queue.remove("late")
     assert queue.slack(100).requests[:6] == [0] * 6
+
+
+def test_memory_is_that_of_what_waits_however_many_came_and_went() -> None:
+    queue = WaitingQueue()
+    queue.add(waiting("stays", objective_at=1e6, timeout_at=1e6), 0)
+    for index in range(20_000):
+        now = index / 100
+        queue.add(waiting(str(index), now, now + 600, objective_at=now + 500), now)
+        queue.dispatched(str(index), now)
+    line = queue._far
+    heaps = [
+        queue._timeouts,
+        queue._arrivals,
+        line._turns,
+        line._aging,
+        *[each.largest for each in line._in_time.values()],
+    ]
+    assert max(map(len, heaps)) < 3000
+    assert len(line._where) == 1
 
 
 STEPS = st.lists(
