@@ -17,11 +17,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
+from tandem_operator.simulation.baselines.catalogue import BASELINES
 
 from tests.bench.contest.plan import EXTRA, ORACLE, SCENARIOS, Plan, Run
 from tests.bench.contest.rows import Row, Table, rows
 from tests.bench.contest.runs import Result, run_one
 from tests.bench.contest.targets import check
+from tests.bench.contest.tuning import search
 from tests.bench.report import describe_machine
 
 TRACES = Path(__file__).parents[3] / "shared/traces"
@@ -35,6 +37,9 @@ HEADS = (
 def main() -> int:
     """Exit code 0 whatever is ahead: this measures, the reader judges."""
     options = parse()
+    traces = None if options.imitate or not TRACES.is_dir() else TRACES
+    if options.tune:
+        return tune(options.tune.split(","), traces, options.jobs)
     names = tuple(options.scenarios.split(",")) if options.scenarios else SCENARIOS
     unknown = [name for name in names if name not in (*SCENARIOS, *EXTRA)]
     if unknown:
@@ -43,7 +48,6 @@ def main() -> int:
     seeds = options.seeds or (1 if options.quick else FULL_SEEDS)
     policies = tuple(options.policies.split(",")) if options.policies else ()
     plan = Plan(names, options.quick, seeds, FULL_FEW, policies, options.ablations)
-    traces = None if options.imitate or not TRACES.is_dir() else TRACES
     results = execute(plan.runs(), options.quick, traces, cache(), options.jobs)
     table = rows(results)
     show(table, traces, plan)
@@ -62,8 +66,28 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes (default: %(default)s)"
     )
+    parser.add_argument("--tune", metavar="NAMES", help="search settings of rivals' formulas, or of `all`, and exit")
     parser.add_argument("--imitate", action="store_true", help="no published traces, even where they are")
     return parser.parse_args()
+
+
+def say(text: str) -> None:
+    """To standard error, from any process."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def tune(names: list[str], traces: Path | None, jobs: int) -> int:
+    """Prints what belongs into contest/tuned.py."""
+    names = list(BASELINES) if names == ["all"] else names
+    unknown = [name for name in names if name not in BASELINES]
+    if unknown:
+        print(f"no baseline {', '.join(unknown)}; there are {', '.join(BASELINES)}", file=sys.stderr)
+        return 2
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        due = {name: pool.submit(search, name, traces, say) for name in names}
+        for name, future in due.items():
+            print(f"    {name!r}: {future.result()!r},", flush=True)
+    return 0
 
 
 def cache() -> Path:
