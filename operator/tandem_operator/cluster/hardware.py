@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -43,6 +42,10 @@ class _Classes:
         self.bodies[name] = body
         if old is None or old.get("spec") != body.get("spec"):
             self.changed.set()
+
+    def copy(self) -> dict[str, Object]:
+        """As of now: while somebody waits for the API server, more come."""
+        return dict(self.bodies)
 
     def remove(self, name: str) -> None:
         if self.bodies.pop(name, None):
@@ -128,7 +131,7 @@ class HardwareWatch:
         catalogue = read_catalogue(self._settings.hardware_classes_file)
         while True:
             try:
-                await install(self._client, catalogue, self._classes.bodies)
+                await install(self._client, catalogue, self._classes.copy())
             except ApiError as error:
                 log.warning("not all hardware classes are installed, again in a minute: %s", error)
                 await asyncio.sleep(self._settings.retry_limit_seconds)
@@ -207,20 +210,17 @@ class HardwareWatch:
 
     async def _report(self) -> None:
         await self.ready.wait()
-        waited = 0.0
         while True:
             try:
-                await self._reporter.report(self._classes.bodies, self._classes.problems)
-                if waited >= self._settings.nudge_seconds:
-                    await self._reporter.tell_strangers()
+                await self._reporter.report(self._classes.copy(), self._classes.problems)
+                await self._reporter.tell_strangers(self._settings.nudge_seconds)
             except ApiError as error:
                 log.warning("status of hardware classes is not written: %s", error)
             await asyncio.sleep(self._settings.report_seconds)
-            waited += self._settings.report_seconds
 
 
 async def _cancelled(task: asyncio.Task[None] | None) -> None:
+    """Not `await task`: its end by cancellation would look like our own, and ours must not be lost."""
     if task:
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait([task])

@@ -29,11 +29,11 @@ def available(name: str, capacity: ClassCapacity, parts: list[Stranger]) -> Stat
         if capacity.creatable_nodes:
             count = f"{capacity.creatable_nodes} of {capacity.creatable_devices} devices"
             return AVAILABLE, "True", "NodesCreatable", f"no node yet; a node autoscaler may add {count}"
-        how = f"if this cluster has them, label them {LABEL_HARDWARE_CLASS}: {name}"
-        create = "if a node autoscaler adds them, set autoscaling.maxNodes"
-        return AVAILABLE, "False", "NoNodes", f"no node is recognised as this class; {how}; {create}"
+        how = f"label nodes that are {LABEL_HARDWARE_CLASS}: {name}"
+        create = "set autoscaling.maxNodes if a node autoscaler adds them"
+        return AVAILABLE, "False", "NoNodes", f"no node is recognised as this class; {how}, or {create}"
     whole = capacity.largest_node
-    sentence = f"{capacity.nodes} nodes, {capacity.devices} devices, {capacity.free} free"
+    sentence = f"{_count(capacity.nodes, 'node')}, {_count(capacity.devices, 'device')}, {capacity.free} free"
     if out := [
         f"{count} {word}"
         for count, word in ((capacity.cordoned_nodes, "cordoned"), (capacity.unready_nodes, "not ready"))
@@ -43,8 +43,12 @@ def available(name: str, capacity: ClassCapacity, parts: list[Stranger]) -> Stat
     if whole:
         sentence += f"; {capacity.fragmentation(whole)}"
     for part in parts:
-        sentence += f"; {part.nodes} nodes offer parts ({part.product}) that do not count"
+        sentence += f"; {_count(part.nodes, 'node')} with parts that do not count ({part.product})"
     return AVAILABLE, "True", "NodesFound", sentence
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def consistent(contradicting: list[Stranger]) -> Statement:
@@ -53,7 +57,7 @@ def consistent(contradicting: list[Stranger]) -> Statement:
         return CONSISTENT, "True", "NothingContradicts", "every node that names this class is what it says"
     count = sum(one.nodes for one in contradicting)
     first = contradicting[0]
-    message = f"{count} nodes are not taken, {first.example} for one: {first.reason}"
+    message = f"{_count(count, 'node')} not taken, {first.example} for one: {first.reason}"
     return CONSISTENT, "False", "NodesContradict", message
 
 
@@ -109,6 +113,7 @@ class HardwareReporter:
         self._inventory = inventory
         self._now = now
         self._written: dict[str, Object] = {}
+        self._seen: dict[tuple[str, str, str], datetime] = {}
         self._told: set[tuple[str, str, str]] = set()
 
     async def report(self, bodies: Mapping[str, Object], problems: Mapping[str, str]) -> None:
@@ -130,20 +135,19 @@ class HardwareReporter:
         for name in self._written.keys() - bodies.keys():
             del self._written[name]
 
-    async def tell_strangers(self) -> None:
-        """One Event and one line in the log for each kind of device that no class claims."""
-        strangers = self._inventory.strangers()
-        current = {(one.product, one.resource, one.verdict): one for one in strangers}
-        for key in current.keys() - self._told:
+    async def tell_strangers(self, patience_seconds: float) -> None:
+        """One Event and one line in the log for each kind of device that no class has claimed for so long."""
+        now = self._now()
+        current = {(one.product, one.resource, one.verdict): one for one in self._inventory.strangers()}
+        self._seen = {key: self._seen.get(key, now) for key in current}
+        self._told &= current.keys()
+        for key in sorted(current.keys() - self._told):
+            if (now - self._seen[key]).total_seconds() < patience_seconds:
+                continue
             one = current[key]
-            log.warning(
-                "%d nodes with %d devices are not used: %s; template:\n%s",
-                one.nodes,
-                one.devices,
-                one.reason,
-                one.template,
-            )
+            self._told.add(key)
+            count = f"{_count(one.nodes, 'node')} with {_count(one.devices, 'device')}"
+            log.warning("%s are not used: %s; template:\n%s", count, one.reason, one.template)
             note = one.reason if one.verdict == "Contradicted" else f"{one.reason}\n---\n{one.template}"
             regarding = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": one.example, "uid": one.example}}
             await self._cluster.notify(regarding, Notice("Warning", f"Hardware{one.verdict}", "Recognize", note))
-        self._told = set(current)

@@ -80,7 +80,7 @@ async def running(api: FakeApi, changes: list[int] | None = None, file: str = ""
         hardware_classes_file=file,
         settle_seconds=0.01,
         report_seconds=0.01,
-        nudge_seconds=0.02,
+        nudge_seconds=0,
         retry_limit_seconds=0.05,
     )
     told = changes if changes is not None else []
@@ -90,6 +90,8 @@ async def running(api: FakeApi, changes: list[int] | None = None, file: str = ""
         await watch.ready.wait()
     yield inventory
     task.cancel()
+    done, _ = await asyncio.wait([task], timeout=10)
+    assert done, "it ends when it is cancelled"
 
 
 async def test_status_says_what_there_is_and_follows_what_happens() -> None:
@@ -113,7 +115,7 @@ async def test_status_says_what_there_is_and_follows_what_happens() -> None:
         api.add("Pod", pod("q", "b", 8))
         api.add("Node", node("c", unschedulable=True))
         await until(lambda: api.status("h100-sxm").get("free") == 5)
-        assert "1 cordoned" in api.status("h100-sxm")["conditions"][0]["message"]
+        assert "nodes 1 cordoned" in api.status("h100-sxm")["conditions"][0]["message"]
         api.delete("Pod", "q")
         api.delete("Node", "a")
         await until(lambda: api.status("h100-sxm").get("free") == 8)
