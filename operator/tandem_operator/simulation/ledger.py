@@ -68,6 +68,14 @@ class Ledger:
         self.verdict[row] = Verdict.MET if met else Verdict.MISSED
         return met
 
+    def counts(self, row: int, end_s: float) -> bool:
+        """A request that has not ended counts, as a miss, once its first token is late."""
+        if self.verdict[row] != Verdict.IN_FLIGHT:
+            return True
+        bound_s = self.ttft_bound_s[row]
+        ttft_s = self.ttft_s[row]
+        return ttft_s > bound_s if ttft_s == ttft_s else self.arrived_s[row] + bound_s < end_s
+
     def cached(self, flight: Flight) -> None:
         """Known once a pod has taken it."""
         if not flight.attempt:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import isnan
 
 from tandem_operator.simulation.fleet import Fleet
@@ -30,6 +30,8 @@ def measure(
     for row in rows:
         counts[verdicts[row]] += 1
     counted, met_tokens, counted_tokens, classes = _attained(ledger, rows, end)
+    blind = [row for row in rows if any(a <= ledger.arrived_s[row] < b for a, b in scenario.blind_s)]
+    blind_counted = _attained(ledger, blind, end)[0]
     hours = {pool.role: _gpu_hours(fleet, pool.role, start, end) for pool in (fleet.prefill, fleet.decode)}
     gpu_h = sum(hours.values())
     met = counts[Verdict.MET]
@@ -50,6 +52,7 @@ def measure(
         attainment=met / counted if counted else 1.0,
         token_attainment=met_tokens / counted_tokens if counted_tokens else 1.0,
         class_attainment=classes,
+        blind_attainment=sum(verdicts[row] == Verdict.MET for row in blind) / blind_counted if blind_counted else None,
         completion=(met + counts[Verdict.MISSED]) / counted if counted else 1.0,
         goodput_per_s=met / (end - start),
         gpu_h=gpu_h,
@@ -62,6 +65,7 @@ def measure(
         recovery_s=recoveries(ledger, scenario.steps_s, end),
         churn=_churn(scenario, late_moves, moves),
         reversals_per_h=_reversals(scenario, moves) * HOUR / (end - start),
+        scale_ups=sum(at >= start for at in fleet.supply.created),
         scale_downs=sum(at >= start for at in fleet.supply.removed),
         scale_downs_blind=sum(any(a <= at < b for a, b in scenario.blind_s) for at in fleet.supply.removed),
         wasted_startups=sum(at >= start for at in fleet.supply.wasted),
@@ -101,21 +105,18 @@ def fluid_gpu_hours(scenario: Scenario, fleet: Fleet, rows: Sequence[int], compl
     return (prefill_s * fleet.gpus[0] + decode_seconds(truth.decode, works) * fleet.gpus[1]) / HOUR
 
 
-def _attained(ledger: Ledger, rows: range, end: float) -> tuple[int, int, int, dict[str, float]]:
+def _attained(ledger: Ledger, rows: Iterable[int], end: float) -> tuple[int, int, int, dict[str, float]]:
     counted = met_tokens = counted_tokens = 0
     by_class = {name: [0, 0] for name in ledger.classes}
     for row in rows:
-        verdict = ledger.verdict[row]
-        if verdict == Verdict.IN_FLIGHT:
-            bound_s = ledger.ttft_bound_s[row]
-            if ledger.ttft_s[row] <= bound_s or ledger.arrived_s[row] + bound_s > end:
-                continue
+        if not ledger.counts(row, end):
+            continue
         counted += 1
         tokens = ledger.output_tokens[row]
         counted_tokens += tokens
         of_class = by_class[ledger.classes[ledger.slo_class[row]]]
         of_class[1] += 1
-        if verdict == Verdict.MET:
+        if ledger.verdict[row] == Verdict.MET:
             met_tokens += tokens
             of_class[0] += 1
     return counted, met_tokens, counted_tokens, {name: met / all_ for name, (met, all_) in by_class.items() if all_}

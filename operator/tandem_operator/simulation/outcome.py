@@ -74,7 +74,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     token_attainment: float = 1.0
     """The same, weighted by output tokens."""
     class_attainment: dict[str, float] = {}
+    blind_attainment: float | None = None
+    """Of requests that arrived in an outage of the metrics; None: there was none."""
     completion: float = 1.0
+    """Completed of all that count."""
     goodput_per_s: float = 0.0
     gpu_h: float = 0.0
     prefill_gpu_h: float = 0.0
@@ -92,6 +95,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     reversals_per_h: float = 0.0
     """Changes of a target's direction."""
     scale_ups: int = 0
+    """Pods that were asked for."""
     scale_downs: int = 0
     """Pods that were let go."""
     scale_downs_blind: int = 0

@@ -19,11 +19,10 @@ def recoveries(ledger: Ledger, steps_s: tuple[float, ...], end: float) -> tuple[
     size = int(end) + 1
     met, counted = [0] * (size + 1), [0] * (size + 1)
     for row, arrived in enumerate(ledger.arrived_s):
-        verdict = ledger.verdict[row]
-        if verdict != Verdict.IN_FLIGHT or ledger.ttft_s[row] > ledger.ttft_bound_s[row]:
+        if ledger.counts(row, end):
             second = min(int(arrived), size - 1) + 1
             counted[second] += 1
-            met[second] += verdict == Verdict.MET
+            met[second] += ledger.verdict[row] == Verdict.MET
     for second in range(1, size + 1):
         met[second] += met[second - 1]
         counted[second] += counted[second - 1]

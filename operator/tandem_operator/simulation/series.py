@@ -35,7 +35,7 @@ def make_series(scenario: Scenario, ledger: Ledger, watch: Watch, end: float) ->
     """One row per sight."""
     sights, step_s = watch.sights, watch.step_s
     bins = [Bin() for _ in sights]
-    _fill(scenario, ledger, bins, step_s)
+    _fill(scenario, ledger, bins, step_s, end)
     prefill = _smooth([bin_.prefill_s / step_s for bin_ in bins], step_s)
     decode = _smooth([bin_.decode_s / step_s for bin_ in bins], step_s)
     for bin_ in bins:
@@ -79,14 +79,14 @@ def wrong_ratio_seconds(series: Series, start: float) -> float:
     return seconds
 
 
-def _fill(scenario: Scenario, ledger: Ledger, bins: list[Bin], step_s: float) -> None:
+def _fill(scenario: Scenario, ledger: Ledger, bins: list[Bin], step_s: float, end: float) -> None:
     truth, tpot_s = scenario.fleet, scenario.settings.objectives[0].tpot_s
     theta = truth.prefill.prefill
     last = len(bins) - 1
     for row, arrived in enumerate(ledger.arrived_s):
         bin_ = bins[min(last, int(arrived / step_s))]
         bin_.arrivals += 1
-        if ledger.verdict[row] != Verdict.IN_FLIGHT:
+        if ledger.counts(row, end):
             bin_.counted += 1
             bin_.met += ledger.verdict[row] == Verdict.MET
         computed, prompt, output = ledger.computed_tokens[row], ledger.prompt_tokens[row], ledger.output_tokens[row]

@@ -10,7 +10,6 @@ from tandem_operator.simulation.arrivals import Rate, arrivals
 from tandem_operator.simulation.lengths import Lengths
 from tandem_operator.simulation.workload import Request
 
-
 CANDIDATES = 3
 """Conversations of which the one goes on that fits the length best: a long prompt is seldom a first one."""
 

@@ -56,6 +56,8 @@ class Supply:
         self.bills: list[Bill] = []
         self.wasted: list[float] = []
         """When a pod went that had not served anything."""
+        self.created: list[float] = []
+        """When a pod was asked for."""
         self.removed: list[float] = []
         """When a pod was let go."""
         self.preemptions = 0
@@ -96,6 +98,7 @@ class Supply:
         for pool, target in zip(self.pools, targets, strict=True):
             alive = [pod for pod in pool.pods if pod.draining_s < 0]
             for _ in range(target - len(alive)):
+                self.created.append(self.events.now)
                 self._pending.append(self._make(pool))
         self._grant()
 
