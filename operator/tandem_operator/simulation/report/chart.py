@@ -82,12 +82,12 @@ def time_chart(
 
 
 def point_chart(
-    title: str, x_name: str, y_name: str, points: Sequence[Point], front: Sequence[Point] = (), low: float | None = None
+    title: str, x_name: str, y_name: str, points: Sequence[Point], front: Sequence[Point] = (), highest: float = 1.0
 ) -> str:
     """Named points, those of `front` joined by a line. An SVG element."""
     height = 2 * HEIGHT
     across = linear([point.x for point in points], LEFT, WIDTH - RIGHT - 150)
-    vertical = linear([point.y for point in points], height - BOTTOM, TOP, low=low, high=1.0)
+    vertical = linear([point.y for point in points] + [0.9 * highest], height - BOTTOM, TOP, low=None, high=highest)
     parts = [_axes(across, vertical, x_name, height)]
     if front:
         ordered = sorted(front, key=lambda point: point.x)
@@ -106,8 +106,7 @@ def point_chart(
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{5 if point.strong else 4}" fill="{colour}"/>'
             f'<text x="{x + 8:.1f}" y="{at:.1f}" class="note"{weight}>{escape(point.name)}</text>'
         )
-    parts.append(f'<text x="{LEFT}" y="16" class="title">{escape(title)}</text>')
-    parts.append(f'<text x="{LEFT + 8}" y="{TOP + 4}" class="note">{escape(y_name)}</text>')
+    parts.append(_head(title, y_name, ()))
     return _svg(height, title, parts)
 
 

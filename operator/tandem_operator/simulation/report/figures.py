@@ -46,14 +46,15 @@ def short_s(seconds: float) -> str:
 
 
 def pareto_front(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Those that no other one beats in attainment and GPU-hours both."""
+    """Those that no other one beats in attainment and GPU-hours both. Oracles know what no policy can: left out."""
+    causal = [one for one in outcomes if not one.policy.startswith("oracle")]
     return [
         one
-        for one in outcomes
+        for one in causal
         if not any(
             other.attainment >= one.attainment
             and other.gpu_h <= one.gpu_h
             and (other.attainment, other.gpu_h) != (one.attainment, one.gpu_h)
-            for other in outcomes
+            for other in causal
         )
     ]

@@ -54,7 +54,7 @@ def linear(
     bottom = min(values, default=0.0) if low is None else low
     top = max(values, default=1.0) if high is None else high
     if top <= bottom:
-        top = bottom + 1.0
+        bottom, top = (bottom, bottom + 1.0) if high is None else (top - 1.0, top)
     step = round_step((top - bottom) / 5)
     if high is None:
         top = math.ceil(top / step - 1e-9) * step

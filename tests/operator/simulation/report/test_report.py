@@ -83,7 +83,8 @@ def test_the_front_is_what_no_other_beats_in_both() -> None:
         outcome("bad", 0.9, 9.0),
         outcome("twin", 0.99, 9.0),
     )
-    assert pareto_front([good, cheap, bad, twin]) == [good, cheap, twin]
+    oracle = outcome("oracle-causal", 1.0, 1.0)
+    assert pareto_front([good, cheap, bad, twin, oracle]) == [good, cheap, twin]
 
 
 def test_a_row_says_never_for_a_step_that_was_not_recovered_from() -> None:
