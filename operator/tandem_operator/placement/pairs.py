@@ -81,9 +81,9 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
         return self.short, self.unknown
 
 
-def kv_link(problem: Problem, prefill: Prospect, decode: Prospect) -> KVLink:
+def kv_link(prefill: Prospect, decode: Prospect) -> KVLink:
     """The slower end counts. A scale-up domain of many nodes carries pages between replicas of one class."""
-    size = problem.shape.sequence_bytes(problem.load.prompt_tokens)
+    size = prefill.prompt_bytes
     one, other = prefill.hardware, decode.hardware
     domain = one.interconnect
     if one.name == other.name and domain.domain_devices > max(one.devices_per_node, prefill.offer.largest_node):
@@ -107,7 +107,7 @@ def device_cost(prospect: Prospect, unit: CostUnit) -> float:
 def make_pair(problem: Problem, prefill: Prospect, decode: Prospect, unit: CostUnit) -> Pair | str:
     """The pair, or why the two cannot work together."""
     objective, load = problem.objective, problem.load
-    link = kv_link(problem, prefill, decode)
+    link = kv_link(prefill, decode)
     known = prefill.speed is not None and decode.speed is not None
     if link.seconds > HANDOFF_SHARE * objective.ttft_s:
         return (

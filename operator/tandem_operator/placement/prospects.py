@@ -38,6 +38,10 @@ class Prospect(msgspec.Struct, frozen=True, kw_only=True):
     role: Role
     candidate: Candidate
     offer: Offer
+    gpus: int
+    """Devices of one replica."""
+    prompt_bytes: float
+    """KV of one prompt of the load, that a prefill replica hands over."""
     memory: MemoryPlan
     speed: Speed | None
     """None: the class lacks a fact; it stays in the race, last."""
@@ -47,11 +51,6 @@ class Prospect(msgspec.Struct, frozen=True, kw_only=True):
     """Decode: in flight on one replica, at the objective."""
     bound: Bound | Literal["batch", "unknown"] = "unknown"
     """What keeps a replica from more: batch is the engine's own limit of sequences in a step."""
-
-    @property
-    def gpus(self) -> int:
-        """Devices of one replica."""
-        return self.candidate.gpus
 
     @property
     def hardware(self) -> Hardware:
@@ -116,7 +115,10 @@ def examine(problem: Problem, role: Role, offer: Offer, candidate: Candidate) ->
     if role == "prefill" and not fixed and (crossing := prefill_refusal(hardware, candidate.tensor_parallel)):
         return reject(crossing, 2, 1.0)
     speed = _speed(shape, hardware, candidate, load.prompt_tokens + load.output_tokens // 2)
-    prospect = Prospect(role=role, candidate=candidate, offer=offer, memory=plan, speed=speed)
+    prospect = Prospect(
+        role=role, candidate=candidate, offer=offer, gpus=candidate.gpus, memory=plan, speed=speed,
+        prompt_bytes=shape.sequence_bytes(load.prompt_tokens),
+    )  # fmt: skip
     if speed is None:
         return prospect
     measured = _prefill(problem, prospect, speed) if role == "prefill" else _decode(problem, prospect, speed)

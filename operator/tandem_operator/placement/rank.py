@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from operator import itemgetter
 
 from tandem_operator.placement.candidates import Rejection
 from tandem_operator.placement.pairs import CostUnit, Pair, device_cost, least_cost, make_pair
@@ -25,21 +26,23 @@ def best_pairs(
 ) -> tuple[list[Pair], list[Rejection]]:
     """The best pairs, best first, and why pairs were refused (told of the prefill side). Cost alone can end the search
     only once pairs with room and known speed are at hand."""
-    best: list[Pair] = []
+    best: list[tuple[tuple[object, ...], Pair]] = []
     refused: dict[str, Rejection] = {}
     for bound, one, other in _by_bound(problem, prefill, decode, unit):
         full = len(best) == KEPT_PAIRS
-        if full and best[-1].tier == (0, 0) and bound > best[-1].cost * (1 + 1e-9):
+        if full and best[-1][1].tier == (0, 0) and bound > best[-1][1].cost * (1 + 1e-9):
             break
         pair = make_pair(problem, one, other, unit)
         if isinstance(pair, str):
             name = one.offer.name
             refused.setdefault(name, Rejection(name, f"with decode on {other.candidate}: {pair}", one.gpus, stage=4))
             continue
-        best.append(pair)
-        best.sort(key=Pair.key)
-        del best[KEPT_PAIRS:]
-    return best, list(refused.values())
+        key = pair.key()
+        if not full or key < best[-1][0]:
+            best.append((key, pair))
+            best.sort(key=itemgetter(0))
+            del best[KEPT_PAIRS:]
+    return [pair for _, pair in best], list(refused.values())
 
 
 def _by_bound(

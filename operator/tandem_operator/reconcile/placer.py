@@ -22,9 +22,10 @@ from tandem_operator.placement.inventory import Inventory
 from tandem_operator.placement.offers import Offers, unlimited_offer
 from tandem_operator.placement.problem import ROLES, Offer, Problem, Role
 from tandem_operator.placement.question import problem_of
+from tandem_operator.placement.room import after, clamp
 from tandem_operator.placement.verdict import assume_nodes
 from tandem_operator.reconcile import placement_status
-from tandem_operator.reconcile.claims import Claims, after
+from tandem_operator.reconcile.claims import Claims
 from tandem_operator.reconcile.placing import Known, Placing, Unplaced
 from tandem_operator.reconcile.record import NOWHERE, Record, RoleRecord
 from tandem_operator.reconcile.tolerations import tolerated_by
@@ -35,13 +36,14 @@ DEFAULT_RESOURCE: Final = "nvidia.com/gpu"
 
 
 class Placer:
-    """Keeps what is promised to whom; all else comes with each call."""
+    """Keeps what is promised to whom, and the last answers; all else comes with each call."""
 
     def __init__(self, inventory: Inventory, is_ready: Callable[[], bool]) -> None:
         self._inventory = inventory
         self._is_ready = is_ready
         self._offers = Offers()
         self._claims = Claims(inventory)
+        self._outcomes: dict[str, tuple[Problem, Current | None, Choice | Refusal]] = {}
 
     @property
     def is_ready(self) -> bool:
@@ -50,6 +52,7 @@ class Placer:
 
     def forget(self, key: tuple[str, str]) -> None:
         self._claims.forget("/".join(key))
+        self._outcomes.pop("/".join(key), None)
 
     def pose(self, infd: InferenceDeployment, known: Known) -> Problem | None:
         """The problem that `place` would solve; None: it would not choose."""
@@ -74,12 +77,21 @@ class Placer:
                 " autoscaling.maxNodes of the class whose nodes can be created"
             )
         current = _current(record, tuple(settled))
-        outcome = choose(problem, current)
-        if isinstance(outcome, Refusal):
-            outcome = choose(assume_nodes(problem), current)  # for nodes that may come
+        outcome = self._choose(f"{infd.namespace}/{infd.name}", problem, current)
         if isinstance(outcome, Refusal):
             raise Unplaced(outcome.reason, placement_status.refused_roles(outcome))
         return self._chosen(infd, outcome, record or NOWHERE, frozenset(stuck))
+
+    def _choose(self, owner: str, problem: Problem, current: Current | None) -> Choice | Refusal:
+        """Again only when something changed that could matter: most nodes that come and go do not."""
+        known = self._outcomes.get(owner)
+        if known and known[:2] == (problem, current):
+            return known[2]
+        outcome = choose(problem, current)
+        if isinstance(outcome, Refusal):
+            outcome = choose(assume_nodes(problem), current)  # for nodes that may come
+        self._outcomes[owner] = (problem, current, outcome)
+        return outcome
 
     def _chosen(self, infd: InferenceDeployment, choice: Choice, record: Record, stuck: frozenset[Role]) -> Placing:
         clique = _shares_clique(choice)
@@ -132,7 +144,8 @@ class Placer:
             why = why if self._is_ready() or known.shape is None else "nodes are not known"
             text = f"pods run on the CPU of any node: {why}"
             return Placing(Hardware(coefficients=self._emulated_speed(infd, known)), Reason.ANY_NODE, text)
-        made = Record(**{role: self._literal(infd, role, pool, record) for role, pool in asked.items()})
+        literal = {role: self._literal(infd, role, pool, record) for role, pool in asked.items()}
+        made = Record(prefill=literal.get("prefill"), decode=literal.get("decode"))
         self._claim(infd, made)
         message = f"as the spec says, unchecked: {known.why_not or 'nodes are not known'}"
         status = placement_status.plain(made, message)
@@ -197,16 +210,20 @@ class Placer:
         """Of classes that have nodes, may get some, or are named. What this deployment holds itself counts as free."""
         owner = f"{infd.namespace}/{infd.name}"
         used = self._inventory.used_by(owner)
-        claimed = self._claims.outstanding(owner)
-        named = {name for role in ROLES for name in getattr(infd.spec, role).hardware_classes}
-        accepts = tolerated_by([getattr(infd.spec, role) for role in ROLES])
+        pools = [getattr(infd.spec, role) for role in ROLES]
+        named = {name for pool in pools for name in pool.hardware_classes}
+        replicas = sum(pool.replicas for pool in pools)
+        accepts = tolerated_by(pools)
         offers = []
         for name, source in self._inventory.classes.items():
             capacity = self._inventory.capacity(name, without=owner)
             if not capacity.largest_replica and name not in named:
                 continue
-            capacity = after(capacity.only(accepts), claimed.get(name, []))
-            offers.append(self._offers.of(source, capacity, in_use=name in used))
+            if any(group.taints for group in capacity.groups):
+                capacity = capacity.only(accepts)
+            offer = self._offers.of(source, capacity, in_use=name in used)
+            free = clamp(after(offer.free, self._claims.outstanding(name, besides=owner)), replicas)
+            offers.append(msgspec.structs.replace(offer, free=free))
         return tuple(offers)
 
     def _claim(self, infd: InferenceDeployment, record: Record) -> None:

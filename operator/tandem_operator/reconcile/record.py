@@ -61,14 +61,18 @@ NOWHERE = Record()
 
 
 def read_record(observed: Observed) -> Record | None:
-    """Of the pools that take traffic, else of any; None: there are no pools. A spoilt one counts as none."""
+    """Of the pools that take traffic, else of any; None: there are no pools."""
     current = router_revision(observed.router())
     pools = [pool for role in names.POOL_ROLES for pool in observed.deployments(role).values()]
     if not pools:
         return None
     pools.sort(key=lambda pool: label(pool, LABEL_REVISION) != current)
-    text = (pools[0]["metadata"].get("annotations") or {}).get(names.ANNOTATION_PLACEMENT, "{}")
+    return decode_record((pools[0]["metadata"].get("annotations") or {}).get(names.ANNOTATION_PLACEMENT, ""))
+
+
+def decode_record(text: str) -> Record:
+    """The opposite of `text`; a spoilt one counts as none."""
     try:
-        return msgspec.json.decode(text, type=Record)
+        return msgspec.json.decode(text or "{}", type=Record)
     except msgspec.MsgspecError:
         return NOWHERE
