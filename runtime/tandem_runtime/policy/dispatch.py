@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from tandem_runtime.policy.choice import NOTHING_CACHED, Hold, Pair, choose
 from tandem_runtime.policy.fleet import Fleet
-from tandem_runtime.policy.queue import WaitingQueue
+from tandem_runtime.policy.queue import Blocked, WaitingQueue
 from tandem_runtime.policy.waiting import Waiting
 
 
@@ -40,27 +40,48 @@ def next_dispatch(
         _keep_a_pod(queue, fleet, now)
         queue.wake(now, fleet.room_tokens())
     elif fleet.reserved is not None:
-        fleet.reserved = None
+        fleet.reserve(None)
     near_only = False
-    while True:
-        entry = queue.first(now, near_only=near_only)
-        if entry is None:
+    while (entry := queue.first(now, near_only=near_only)) is not None:
+        if not _still_blocked(queue, fleet, entry, now):
+            found = choose(fleet, entry, now, cached(entry))
+            if isinstance(found, Pair):
+                queue.dispatched(entry.id, now)
+                return Dispatch(entry, found)
+            if found.reason == "too_large":
+                queue.remove(entry.id)
+                return Dispatch(entry, None, found)
+            if _step_aside(queue, entry, found, now):
+                continue
+            if not near_only:
+                queue.blocked = Blocked(entry.id, fleet.version, _may_change_at(fleet, entry, now), found.reason)
+        if near_only or queue.blocked is None or queue.blocked.reason != "prefill_busy" or not queue.has_near():
             return None
-        found = choose(fleet, entry, now, cached(entry))
-        if isinstance(found, Pair):
-            queue.dispatched(entry.id, now)
-            return Dispatch(entry, found)
-        if found.reason == "no_room":
-            queue.park(entry.id, found.need_tokens, now)
-        elif found.reason == "avoided":
-            queue.pause(entry.id, entry.avoid_until)
-        elif found.reason == "too_large":
-            queue.remove(entry.id)
-            return Dispatch(entry, None, found)
-        elif found.reason == "prefill_busy" and not near_only:
-            near_only = True
-        else:
-            return None
+        near_only = True
+    return None
+
+
+def _step_aside(queue: WaitingQueue, entry: Waiting, hold: Hold, now: float) -> bool:
+    """Whether others may be served before it for now."""
+    if hold.reason == "no_room":
+        queue.park(entry.id, hold.need_tokens, now)
+    elif hold.reason == "avoided":
+        queue.pause(entry.id, entry.avoid_until)
+    else:
+        return False
+    return True
+
+
+def _still_blocked(queue: WaitingQueue, fleet: Fleet, entry: Waiting, now: float) -> bool:
+    """The first request got its answer already, and nothing has changed since."""
+    known = queue.blocked
+    return known is not None and known.request_id == entry.id and known.version == fleet.version and now < known.until
+
+
+def _may_change_at(fleet: Fleet, entry: Waiting, now: float) -> float:
+    """When the answer for this request may be another one though no pod has changed."""
+    times = (fleet.opens_at(now), fleet.law.convert_at(entry), entry.late_at, entry.avoid_until)
+    return min((time for time in times if time > now), default=inf)
 
 
 def next_look(queue: WaitingQueue, fleet: Fleet, now: float, no_pod_since: float | None) -> float | None:
@@ -79,7 +100,7 @@ def _keep_a_pod(queue: WaitingQueue, fleet: Fleet, now: float) -> None:
     """Ends a reservation that served its purpose, and makes one for a request that was passed for too long."""
     longest = queue.longest_parked(now)
     if longest is None:
-        fleet.reserved = None
+        fleet.reserve(None)
         return
     entry, need_tokens = longest
     kept = fleet.pods.get(fleet.reserved[0]) if fleet.reserved and fleet.reserved[1] == entry.id else None
@@ -87,8 +108,8 @@ def _keep_a_pod(queue: WaitingQueue, fleet: Fleet, now: float) -> None:
         able = [pod for pod in fleet.decodes if (pod.kv_total_tokens or inf) >= need_tokens]
         kept = max(able or fleet.decodes, key=lambda pod: (pod.room_tokens(), pod.pod), default=None)
     if kept is None:
-        fleet.reserved = None
+        fleet.reserve(None)
         return
-    fleet.reserved = (kept.incarnation, entry.id)
+    fleet.reserve((kept.incarnation, entry.id))
     if kept.room_tokens() >= need_tokens or not kept.running:
         queue.unpark(entry.id, now)

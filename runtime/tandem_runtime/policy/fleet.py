@@ -81,6 +81,8 @@ class Fleet:
         """KV of the largest of them."""
         self.reserved: tuple[str, str] | None = None
         """A pod's incarnation and the request that it is kept for."""
+        self.version = 0
+        """Grows with every change."""
         self._decode_keys: list[DecodeKey] = []
         self._keys: dict[str, Any] = {}
         self._sizes: dict[float, int] = {}
@@ -88,6 +90,7 @@ class Fleet:
 
     def put(self, pod: PodSnapshot, now: float) -> None:
         """Adds it or replaces what was known of that incarnation."""
+        self.version += 1
         known = self.pods.get(pod.incarnation)
         if known is not None:
             self._take_out(known)
@@ -114,6 +117,7 @@ class Fleet:
 
     def drop(self, incarnation: str) -> None:
         """Idempotent."""
+        self.version += 1
         pod = self.pods.pop(incarnation, None)
         if pod is not None:
             self._take_out(pod)
@@ -138,6 +142,12 @@ class Fleet:
         if not self._sizes[tokens]:
             del self._sizes[tokens]
         self.largest_tokens = max(self._sizes, default=0.0)
+
+    def reserve(self, kept: tuple[str, str] | None) -> None:
+        """Keeps a pod for a request, or none."""
+        if kept != self.reserved:
+            self.reserved = kept
+            self.version += 1
 
     def decode_order(self) -> Iterator[PodSnapshot] | Sequence[PodSnapshot]:
         """Serving decode pods, those to be preferred first."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from math import ceil, inf
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from tandem_runtime.policy.drain_rate import DrainRate
 from tandem_runtime.policy.line import Line, Rank
@@ -31,6 +31,15 @@ class QueueFull(Exception):
         super().__init__(message)
         self.reason = reason
         self.retry_after_seconds = retry_after_seconds
+
+
+class Blocked(NamedTuple):
+    """That the first request can go nowhere as long as the fleet is of this version, until then."""
+
+    request_id: str
+    version: int
+    until: float
+    reason: str
 
 
 @dataclass(slots=True)
@@ -58,7 +67,12 @@ class WaitingQueue:
         self._places: dict[str, Place] = {}
         self._far, self._near = Line(self.law), Line(self.law)
         self._slack = SlackBook()
-        self._number = 0
+        self.blocked: Blocked | None = None
+        """What `next_dispatch` found out last."""
+        self._number = self._changes = 0
+        self._foremost: tuple[Rank, tuple[float, float, int], Waiting] | None = None
+        self._foremost_at = (-inf, 0)
+        """Time and state for which `_foremost` is the first: it is asked for several times in a row."""
         self._timeouts: list[tuple[float, int, str]] = []
         self._arrivals: list[tuple[float, int, str]] = []
         self._pauses: list[tuple[float, int, str]] = []
@@ -89,6 +103,7 @@ class WaitingQueue:
         heappush(self._timeouts, (entry.timeout_at, place.number, entry.id))
         heappush(self._arrivals, (entry.arrived, place.number, entry.id))
         self._line(place).add(entry, place.number, now)
+        self._changes += 1
 
     def remove(self, request_id: str) -> None:
         """Idempotent."""
@@ -96,14 +111,21 @@ class WaitingQueue:
         if place is None:
             return
         self._line(place).discard(place.number)
+        self._changes += 1
         self._parked_order.pop(request_id, None)
         self.tokens -= place.entry.tokens
         self._slack.add(place.entry, -1)
 
     def first(self, now: float, *, near_only: bool = False) -> Waiting | None:
         """Who goes next; stays inside. `near_only`: among those that need no prefill pod."""
-        near = self._near.first(now)
-        far = None if near_only else self._far.first(now, self.drain.tokens_per_second(now))
+        near = self._near.first(now) if self._near else None
+        if near_only:
+            return near[2] if near else None
+        if self._foremost_at != (now, self._changes):
+            rate = self.drain.tokens_per_second(now) if self.law.sets_back else None
+            self._foremost = self._far.first(now, rate) if self._far else None
+            self._foremost_at = (now, self._changes)
+        far = self._foremost
         if near is None or far is None:
             found = near or far
             return found[2] if found else None
@@ -113,6 +135,7 @@ class WaitingQueue:
         """Takes out what was sent to a pod and counts it to its tenant and to the drain rate."""
         place = self._places[request_id]
         self._line(place).dispatched(place.number)
+        self._changes += 1
         self.drain.count(place.entry.tokens, now)
         self.remove(request_id)
 
@@ -120,6 +143,7 @@ class WaitingQueue:
         """No pod has room for it now: smaller ones may pass until `wake` finds room."""
         place = self._places[request_id]
         self._line(place).discard(place.number)
+        self._changes += 1
         place.need_tokens = need_tokens
         place.parked_at = now if place.parked_at is None else place.parked_at
         self._parked_order[request_id] = None
@@ -129,6 +153,7 @@ class WaitingQueue:
         """It goes nowhere before `until`."""
         place = self._places[request_id]
         self._line(place).discard(place.number)
+        self._changes += 1
         heappush(self._pauses, (until, place.number, request_id))
 
     def wake(self, now: float, room_tokens: float) -> None:
@@ -146,6 +171,7 @@ class WaitingQueue:
         if request_id in self._parked_order:
             del self._parked_order[request_id]
             self._line(place).add(place.entry, place.number, now)
+            self._changes += 1
 
     def longest_parked(self, now: float) -> tuple[Waiting, int] | None:
         """The request that others may not pass any longer, and the tokens that it needs."""
@@ -155,6 +181,10 @@ class WaitingQueue:
                 return place.entry, place.need_tokens
             break
         return None
+
+    def has_near(self) -> bool:
+        """Someone waits that needs no prefill pod."""
+        return bool(self._near)
 
     def has_parked(self) -> bool:
         """Someone waits for KV room or for the end of a pause."""
@@ -236,6 +266,7 @@ class WaitingQueue:
         place = self._places.get(request_id)
         if place is not None and place.number == number:
             self._line(place).add(place.entry, number, now)
+            self._changes += 1
 
     def _take(self, item: tuple[float, int, str], why: Expiry, gone: list[tuple[Waiting, Expiry]]) -> None:
         _, number, request_id = item
