@@ -148,7 +148,6 @@ async def run(settings: Settings) -> int:
     from tandem_operator.cluster.trust import Trust
     from tandem_operator.placement.inventory import Inventory
     from tandem_operator.reconcile.hardware import HardwareReporter
-    from tandem_operator.reconcile.pose import Poser
     from tandem_operator.reconcile.queue import Outcome, WorkQueue
     from tandem_operator.reconcile.reconciler import Key, Reconciler
     from tandem_operator.telemetry.hardware import HardwareCollector
@@ -174,7 +173,7 @@ async def run(settings: Settings) -> int:
     reporter = HardwareReporter(client, inventory, lambda: datetime.now(UTC))
     hardware = HardwareWatch(client, inventory, reporter, settings.inventory, settings.namespaces, queue.add_all, leads)
     hardware.ready = seen
-    door = AdmissionServer(Poser(inventory, hardware.ready.is_set).pose, settings.admission.port, metrics.review)
+    door = AdmissionServer(placement.pose, settings.admission.port, metrics.review)
 
     def unhealthy() -> str:
         age = queue.stalled_seconds()

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+import msgspec
+
 from tandem_operator.api import names
 from tandem_operator.api.deployment import InferenceDeployment, parse_deployment
-from tandem_operator.placement.problem import Problem
+from tandem_operator.placement.problem import ROLES, Problem
 from tandem_operator.placement.verdict import Verdict, judge
 from tandem_operator.reconcile.world import Object
 
@@ -58,7 +60,7 @@ def review(request: Object, pose: Pose) -> Verdict:
     if problem is None:
         return Verdict()
     verdict = judge(problem)
-    if verdict.refusal and isinstance(before, dict) and _posed(before, pose) == problem:
+    if verdict.refusal and isinstance(before, dict) and _same_question(_posed(before, pose), problem):
         return Verdict(warnings=(verdict.refusal, *verdict.warnings))
     return verdict
 
@@ -71,6 +73,16 @@ def answer(request: Object, verdict: Verdict) -> Object:
     if verdict.warnings:
         response["warnings"] = list(_fitting(verdict.warnings))
     return {"apiVersion": API_VERSION, "kind": KIND, "response": response}
+
+
+def _same_question(one: Problem | None, other: Problem) -> bool:
+    """But for how many replicas are wanted: that never makes a deployment impossible."""
+    return one is not None and _of_one_replica(one) == _of_one_replica(other)
+
+
+def _of_one_replica(problem: Problem) -> Problem:
+    wishes = {str(role): msgspec.structs.replace(problem.wish(role), replicas=None) for role in ROLES}
+    return msgspec.structs.replace(problem, prefill=wishes["prefill"], decode=wishes["decode"])
 
 
 def _posed(body: Object, pose: Pose) -> Problem | None:

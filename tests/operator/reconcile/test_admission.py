@@ -38,8 +38,9 @@ def request(operation: str = "CREATE", before: Json | None = None, **spec: Any) 
 
 
 def impossible(infd: InferenceDeployment) -> Problem | None:
-    """Every deployment is the same impossible problem, but for the replicas of prefill."""
-    return problem(LLAMA_8B, H100, objective=IMPOSSIBLE, prefill=Wish(replicas=infd.spec.prefill.replicas))
+    """Every deployment is the same impossible problem, but for what is wished of prefill."""
+    pool = infd.spec.prefill
+    return problem(LLAMA_8B, H100, objective=IMPOSSIBLE, prefill=Wish(replicas=pool.replicas, gpus=pool.gpus))
 
 
 def test_what_cannot_work_is_refused_on_creation() -> None:
@@ -73,15 +74,16 @@ def test_one_that_is_being_deleted_is_let_through() -> None:
     assert review(leaving, impossible) == Verdict()
 
 
-def test_a_change_that_does_not_touch_placement_is_warned_not_refused() -> None:
-    """Its nodes may be gone by now; that must not keep anybody from changing the router."""
-    verdict = review(request("UPDATE", before=emulated_body("fleet"), router={"replicas": 2}), impossible)
+@pytest.mark.parametrize("change", [{"router": {"replicas": 2}}, {"prefill": {"replicas": 2}}])
+def test_a_change_that_does_not_touch_placement_is_warned_not_refused(change: Json) -> None:
+    """Its nodes may be gone by now; that must not keep anybody from changing the router, or from scaling."""
+    verdict = review(request("UPDATE", before=emulated_body("fleet"), **change), impossible)
     assert verdict.refusal == ""
     assert "objective" in verdict.warnings[0]
 
 
 def test_a_change_to_something_impossible_is_refused() -> None:
-    assert review(request("UPDATE", before=emulated_body("fleet"), prefill={"replicas": 2}), impossible).refusal
+    assert review(request("UPDATE", before=emulated_body("fleet"), prefill={"gpus": 1}), impossible).refusal
 
 
 def test_a_stored_object_that_no_longer_follows_the_schema_can_be_repaired() -> None:
