@@ -27,7 +27,7 @@ MARK = "kwok.x-k8s.io/node"
 """Label and taint of every fake node; kwok manages those that have the label, and no others."""
 TOLERATION = {"key": MARK, "operator": "Exists"}
 ADDRESSES = "198.18.0.0/16"  # of fake pods: reserved for tests (RFC 2544), routed nowhere
-NODE_ADDRESS = "198.19.0.1"
+NODE_ADDRESS = "127.0.0.1"  # nothing listens: who asks such a node for logs hears so at once
 LEASE_SECONDS = 40  # as a kubelet's; it is renewed four times in this time
 READY_SECONDS = 120.0
 MACHINE = {"cpu": "192", "memory": "2Ti", "pods": "110", "ephemeral-storage": "4Ti"}
