@@ -109,6 +109,11 @@ async def follow(
             await sleep(seconds)
 
 
+async def read_once(source: Source, feed: Feed[Any]) -> None:
+    """All there is now, without following it. Raises ApiError."""
+    await _list(source, feed)
+
+
 async def _list(source: Source, feed: Feed[Any]) -> str:
     """Resource version of the list."""
     query = {**feed.query, "limit": str(PAGE_SIZE)}
