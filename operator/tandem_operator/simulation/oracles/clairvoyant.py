@@ -5,17 +5,19 @@ O2 keeps its sizes and asks a start-up ahead; O3 asks only when the load is ther
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from tandem_operator.scaling.decision import Targets
-from tandem_operator.simulation.oracles.fluid import needs
+from tandem_operator.simulation.oracles.fluid import Need, needs
 from tandem_operator.simulation.oracles.schedule import WINDOW_S, Schedule, sizes_of
 from tandem_operator.simulation.outcome import Outcome
 from tandem_operator.simulation.run import simulate
 from tandem_operator.simulation.scenario import Scenario
 
+FINE: Final = 6
+"""Parts of a window that are looked at for its peak: ten seconds each."""
 REPAIRS: Final = 4
 """Rounds; each adds one pod where the objective was missed. More change the GPU-hours by less than a percent."""
 
@@ -57,7 +59,8 @@ def clairvoyant(
     progress: Callable[[float], None] | None = None,
 ) -> Clairvoyant:
     """Knows every request of this seed. The target is that of the strictest objective."""
-    sizes = sizes_of(needs(scenario, scenario.requests(seed), WINDOW_S))
+    fine = needs(scenario, scenario.requests(seed), WINDOW_S / FINE)
+    sizes, peaks = sizes_of(mean_needs(fine)), sizes_of(peak_needs(fine))
     goal = max(objective.attainment for objective in scenario.settings.objectives)
     best: Clairvoyant | None = None
     for turn in range(repairs + 1):
@@ -69,13 +72,34 @@ def clairvoyant(
             progress((turn + 1) / (repairs + 1))
         if outcome.attainment >= goal:
             break
-        sizes = repaired(scenario, sizes, outcome, goal)
+        sizes = repaired(scenario, sizes, outcome, goal, peaks)
     assert best is not None
     return best
 
 
-def repaired(scenario: Scenario, sizes: tuple[Targets, ...], outcome: Outcome, goal: float) -> tuple[Targets, ...]:
-    """One pod more in every window with misses: for prefill when first tokens were late, else for decode."""
+def mean_needs(fine: Sequence[Need]) -> list[Need]:
+    """Of whole windows."""
+    parts = [fine[start : start + FINE] for start in range(0, len(fine), FINE)]
+    return [Need(sum(n.prefill for n in part) / len(part), sum(n.decode for n in part) / len(part)) for part in parts]
+
+
+def peak_needs(fine: Sequence[Need]) -> list[Need]:
+    """Of the worst part of each window."""
+    parts = [fine[start : start + FINE] for start in range(0, len(fine), FINE)]
+    return [Need(max(n.prefill for n in part), max(n.decode for n in part)) for part in parts]
+
+
+def repaired(
+    scenario: Scenario,
+    sizes: tuple[Targets, ...],
+    outcome: Outcome,
+    goal: float,
+    peaks: Sequence[Targets] = (),
+) -> tuple[Targets, ...]:
+    """More in every window with misses: for prefill when first tokens were late, else for decode.
+
+    One pod, or as many as the worst part of the window needs, if those are more.
+    """
     series, tpot = outcome.series, scenario.settings.objectives[0].tpot_s
     late_first: set[int] = set()
     late_next: set[int] = set()
@@ -87,9 +111,13 @@ def repaired(scenario: Scenario, sizes: tuple[Targets, ...], outcome: Outcome, g
         (late_next if steps is not None and steps > tpot else late_first).add(window)
         if steps is not None and steps > tpot and (series.ttft_p99_s[row] or 0.0) > _bound(scenario):
             late_first.add(window)
+    most = [*peaks, *[Targets(0, 0)] * (len(sizes) - len(peaks))]
     return tuple(
-        Targets(one.prefill + (index in late_first), one.decode + (index in late_next))
-        for index, one in enumerate(sizes)
+        Targets(
+            max(one.prefill + 1, peak.prefill) if index in late_first else one.prefill,
+            max(one.decode + 1, peak.decode) if index in late_next else one.decode,
+        )
+        for index, (one, peak) in enumerate(zip(sizes, most, strict=True))
     )
 
 

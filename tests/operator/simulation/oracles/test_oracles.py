@@ -9,8 +9,15 @@ import msgspec
 import pytest
 from tandem_operator.scaling.decision import Targets
 from tandem_operator.scaling.observation import Observation
-from tandem_operator.simulation.oracles.clairvoyant import Clairvoyant, at_once, clairvoyant, repaired
-from tandem_operator.simulation.oracles.fluid import decode_seconds, needs, prompt_seconds
+from tandem_operator.simulation.oracles.clairvoyant import (
+    Clairvoyant,
+    at_once,
+    clairvoyant,
+    mean_needs,
+    peak_needs,
+    repaired,
+)
+from tandem_operator.simulation.oracles.fluid import Need, decode_seconds, needs, prompt_seconds
 from tandem_operator.simulation.oracles.schedule import Schedule, sizes_of, static_mean, static_peak
 from tandem_operator.simulation.outcome import Outcome, Series
 from tandem_operator.simulation.scenario import Fleet, Scenario
@@ -97,6 +104,15 @@ def test_a_repair_adds_a_pod_to_the_pool_that_was_late() -> None:
     outcome = Outcome(scenario="s", policy="p", seed=0, seconds=1.0, series=series)
     sizes = (Targets(1, 1),) * 3
     assert repaired(SCENARIO, sizes, outcome, 0.99) == (Targets(1, 1), Targets(2, 1), Targets(1, 2))
+
+
+def test_a_repair_of_a_burst_goes_to_what_its_worst_part_needs() -> None:
+    fine = [Need(0.5, 0.5)] * 5 + [Need(5.5, 0.5)]
+    assert mean_needs(fine) == [Need(pytest.approx(8 / 6), 0.5)]  # type: ignore[arg-type]
+    peaks = sizes_of(peak_needs(fine))
+    series = Series(step_s=60.0, t_s=(0.0,), attainment=(0.5,), ttft_p99_s=(9.0,), tpot_p99_s=(0.01,))
+    outcome = Outcome(scenario="s", policy="p", seed=0, seconds=1.0, series=series)
+    assert repaired(SCENARIO, (Targets(2, 1),), outcome, 0.99, peaks) == (Targets(6, 1),)
 
 
 def test_the_clairvoyant_repairs_until_the_objective_is_met_and_keeps_the_best() -> None:
