@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heappop, heappush
-from itertools import count
 from typing import Any
 
 
@@ -14,11 +13,12 @@ class Events:
     def __init__(self) -> None:
         self.now = 0.0
         self._heap: list[tuple[float, int, Callable[[Any], None], Any]] = []
-        self._order = count()
+        self._order = 0
 
     def at(self, when: float, call: Callable[[Any], None], argument: Any = None) -> None:
         """Never before `now`."""
-        heappush(self._heap, (max(when, self.now), next(self._order), call, argument))
+        self._order += 1
+        heappush(self._heap, (when if when > self.now else self.now, self._order, call, argument))
 
     def run_until(self, end: float) -> None:
         """Everything up to and including `end`, at which the clock then stands."""

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from math import inf
 from typing import TYPE_CHECKING
 
-from tandem_runtime.policy.choice import NOTHING_CACHED
+import msgspec
+from tandem_runtime.policy.choice import NOTHING_CACHED, Pair, choose
 from tandem_runtime.policy.dispatch import next_dispatch, next_look
 from tandem_runtime.policy.fleet import ChoiceLaw
 from tandem_runtime.policy.fleet import Fleet as KnownFleet
@@ -72,7 +73,6 @@ class Router:
             tokens=flight.context,
             objective_at=flight.deadline_s,
             priority=priority,
-            service_seconds=self.known.service_seconds(flight.context, flight.hinted_cached),
             request_class=flight.slo_class,
             cached_tokens=flight.hinted_cached,
             output_tokens=expected,
@@ -80,6 +80,10 @@ class Router:
             resumed=resumed,
             streaming=flight.first_s >= 0,
         )
+        if not self._flights and not self._pumping and self._dispatch_at_once(entry, flight, now):
+            return
+        seconds = self.known.service_seconds(flight.context, flight.hinted_cached)
+        entry = msgspec.structs.replace(entry, service_seconds=seconds)
         try:
             self.queue.add(entry, now, pods=self._no_pod_since is None)
         except QueueFull:
@@ -87,6 +91,17 @@ class Router:
             return
         self._flights[flight.id] = flight
         self.pump()
+
+    def _dispatch_at_once(self, entry: Waiting, flight: Flight, now: float) -> bool:
+        """With nobody else in the queue the queue has no say: the choice is all there is."""
+        if self.known.reserved is not None:
+            return False
+        self._tell(now)
+        found = choose(self.known, entry, now, self._cached(flight) if flight.blocks else NOTHING_CACHED)
+        if not isinstance(found, Pair):
+            return False
+        self._dispatch(flight, found)
+        return True
 
     def changed(self, pod: AnyPod) -> None:
         """Its load is another."""
@@ -127,26 +142,28 @@ class Router:
         if now >= self._expire_s:
             self._expire(now)
         while self._flights:
-            if self._dirty:
-                self._tell(now)
-            found = next_dispatch(queue, self.known, now, self._cached)
+            self._tell(now)
+            found = next_dispatch(queue, self.known, now, self._cached_for)
             if found is None:
                 break
             flight = self._flights.pop(found.entry.id)
             if found.pair is None:
                 self._fleet.shed(flight)
                 continue
-            decode = self._pods[found.pair.decode.incarnation]
-            prefill = self._pods[found.pair.prefill.incarnation] if found.pair.prefill else None
-            assert isinstance(decode, DecodePod)
-            assert not isinstance(prefill, DecodePod)
-            self._dirty[decode] = None
-            if prefill is not None:
-                self._dirty[prefill] = None
-            self._fleet.dispatch(flight, decode, prefill)
+            self._dispatch(flight, found.pair)
         self._pumping = False
         if self._flights:
             self._set_timer(now)
+
+    def _dispatch(self, flight: Flight, pair: Pair) -> None:
+        decode = self._pods[pair.decode.incarnation]
+        prefill = self._pods[pair.prefill.incarnation] if pair.prefill is not None else None
+        assert isinstance(decode, DecodePod)
+        assert not isinstance(prefill, DecodePod)
+        self._dirty[decode] = None
+        if prefill is not None:
+            self._dirty[prefill] = None
+        self._fleet.dispatch(flight, decode, prefill)
 
     def _expire(self, now: float) -> None:
         self._expire_s = now + EXPIRE_EVERY_S
@@ -169,15 +186,17 @@ class Router:
             self.pump()
 
     def _tell(self, now: float) -> None:
-        for pod in self._dirty:
-            if pod.takes_work:
-                self.known.put(_snapshot(pod, now), now)
-        self._dirty.clear()
+        if self._dirty:
+            for pod in self._dirty:
+                if pod.ready_s >= 0 > pod.draining_s:
+                    self.known.put(_snapshot(pod, now), now)
+            self._dirty.clear()
 
-    def _cached(self, entry: Waiting) -> Mapping[str, int]:
+    def _cached_for(self, entry: Waiting) -> Mapping[str, int]:
         flight = self._flights[entry.id]
-        if not flight.blocks:
-            return NOTHING_CACHED
+        return self._cached(flight) if flight.blocks else NOTHING_CACHED
+
+    def _cached(self, flight: Flight) -> Mapping[str, int]:
         pods = [pod for pod in self._pods.values() if isinstance(pod, PrefillPod)]
         return {pod.name: tokens for pod in pods if (tokens := pod.cached_tokens(flight))}
 

@@ -12,6 +12,8 @@ from tandem_operator.simulation.watch import Watch
 
 NEED_WINDOW_S = 60.0
 """The load mix's need is a mean over so long: single requests are no mix."""
+CONTEXT_GRAIN = 32
+"""Tokens: contexts that close are decoded at one speed here."""
 FULL = 0.95
 """A pool that is busier than that is short of pods."""
 
@@ -83,6 +85,7 @@ def _fill(scenario: Scenario, ledger: Ledger, bins: list[Bin], step_s: float, en
     truth, tpot_s = scenario.fleet, scenario.settings.objectives[0].tpot_s
     theta = truth.prefill.prefill
     last = len(bins) - 1
+    token_seconds: dict[int, float] = {}
     for row, arrived in enumerate(ledger.arrived_s):
         bin_ = bins[min(last, int(arrived / step_s))]
         bin_.arrivals += 1
@@ -91,9 +94,13 @@ def _fill(scenario: Scenario, ledger: Ledger, bins: list[Bin], step_s: float, en
             bin_.met += ledger.verdict[row] == Verdict.MET
         computed, prompt, output = ledger.computed_tokens[row], ledger.prompt_tokens[row], ledger.output_tokens[row]
         bin_.prefill_s += computed * (theta.theta1_s + theta.theta2_s * (prompt - computed / 2))
-        context = prompt + output / 2
-        batch = best_batch(truth.decode, context, tpot_s)
-        bin_.decode_s += (output - 1) * truth.decode.step_seconds(batch, int(batch * context)) / batch
+        grain = (2 * prompt + output) // (2 * CONTEXT_GRAIN)
+        token_s = token_seconds.get(grain)
+        if token_s is None:
+            context = (grain + 0.5) * CONTEXT_GRAIN
+            batch = best_batch(truth.decode, context, tpot_s)
+            token_s = token_seconds[grain] = truth.decode.step_seconds(batch, int(batch * context)) / batch
+        bin_.decode_s += (output - 1) * token_s
         if not isnan(ledger.ttft_s[row]):
             bin_.ttft_s.append(ledger.ttft_s[row])
         if not isnan(ledger.tpot_s[row]):
