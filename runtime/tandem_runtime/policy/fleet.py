@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -15,8 +15,8 @@ from tandem_runtime.policy.pods import HEADROOM_TOKENS, PodSnapshot
 from tandem_runtime.policy.waiting import Waiting
 
 Refusal = Literal["", "no_slot", "no_room", "slow"]
-DecodeKey = tuple[float, int, float, str]
-PrefillKey = tuple[float, int, int, str]
+Key = tuple[float, int, float, str, str]
+"""Least loaded first; names make it deterministic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +60,34 @@ class ChoiceLaw:
         return pod.waiting_tokens < self.ahead_tokens
 
 
-@dataclass(slots=True)
-class PrefillGroup:
-    """Prefill pods that can do the same, the one that is first done first."""
+class Ranking:
+    """Pods in the order of their keys, which are unique."""
 
-    keys: list[PrefillKey] = field(default_factory=list)
-    pods: list[PodSnapshot] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.keys: list[Key] = []
+        self.pods: list[PodSnapshot] = []
+
+    def insert(self, key: Key, pod: PodSnapshot) -> None:
+        """One more."""
+        index = bisect_left(self.keys, key)
+        self.keys.insert(index, key)
+        self.pods.insert(index, pod)
+
+    def remove(self, key: Key) -> None:
+        """It must be there."""
+        index = bisect_left(self.keys, key)
+        del self.keys[index], self.pods[index]
+
+    def move(self, old: Key, key: Key, pod: PodSnapshot) -> None:
+        """What was known under `old` is now this."""
+        keys = self.keys
+        index = bisect_left(keys, old)
+        if (not index or keys[index - 1] < key) and (index + 1 == len(keys) or key < keys[index + 1]):
+            keys[index] = key
+            self.pods[index] = pod
+        else:
+            del keys[index], self.pods[index]
+            self.insert(key, pod)
 
 
 class Fleet:
@@ -75,67 +97,64 @@ class Fleet:
         self.law = law or ChoiceLaw()
         self.pods: dict[str, PodSnapshot] = {}
         """By incarnation: all, also those that do not serve."""
-        self.decodes: list[PodSnapshot] = []
-        """That serve, the least loaded first."""
         self.largest_tokens = 0.0
         """KV of the largest of them."""
         self.reserved: tuple[str, str] | None = None
         """A pod's incarnation and the request that it is kept for."""
         self.version = 0
         """Grows with every change."""
-        self._decode_keys: list[DecodeKey] = []
-        self._keys: dict[str, Any] = {}
+        self._decodes = Ranking()
+        self.decodes = self._decodes.pods
+        """That serve, the least loaded first."""
+        self._groups: dict[tuple[str, Coefficients | None], Ranking] = {}
+        """Prefill pods of one revision that can do the same, the one that is first done first."""
+        self._places: dict[str, tuple[Ranking, Key]] = {}
         self._sizes: dict[float, int] = {}
-        self._groups: dict[str, dict[Coefficients | None, PrefillGroup]] = {}
 
     def put(self, pod: PodSnapshot, now: float) -> None:
         """Adds it or replaces what was known of that incarnation."""
         self.version += 1
-        known = self.pods.get(pod.incarnation)
-        if known is not None:
-            self._take_out(known)
         if pod.role == "prefill" and pod.busy_until is None and pod.coefficients is not None:
             busy_until = now + (pod.prompt_seconds(pod.waiting_tokens) if pod.waiting_tokens else 0.0)
             pod = msgspec.structs.replace(pod, busy_until=busy_until)
+        known = self.pods.get(pod.incarnation)
         self.pods[pod.incarnation] = pod
-        if not pod.serves():
+        place = self._places.get(pod.incarnation)
+        if place is None or known is None or not pod.serves() or not _alike(known, pod):
+            if place is not None and known is not None:
+                self._take_out(known)
+            if pod.serves():
+                self._enter(pod)
             return
-        if pod.role == "prefill":
-            group = self._groups.setdefault(pod.revision, {}).setdefault(pod.coefficients, PrefillGroup())
-            key = _prefill_key(pod)
-            self._keys[pod.incarnation] = key
-            index = bisect_left(group.keys, key)
-            group.keys.insert(index, key)
-            group.pods.insert(index, pod)
-        else:
-            decode_key = _decode_key(pod)
-            self._keys[pod.incarnation] = decode_key
-            index = bisect_left(self._decode_keys, decode_key)
-            self._decode_keys.insert(index, decode_key)
-            self.decodes.insert(index, pod)
-            self._count_size(pod.kv_total_tokens or inf, 1)
+        ranking, old = place
+        key = _key(pod)
+        ranking.move(old, key, pod)
+        self._places[pod.incarnation] = (ranking, key)
 
     def drop(self, incarnation: str) -> None:
         """Idempotent."""
         self.version += 1
         pod = self.pods.pop(incarnation, None)
-        if pod is not None:
+        if pod is not None and incarnation in self._places:
             self._take_out(pod)
 
-    def _take_out(self, pod: PodSnapshot) -> None:
-        key = self._keys.pop(pod.incarnation, None)
-        if key is None:
-            return  # it did not serve
+    def _enter(self, pod: PodSnapshot) -> None:
         if pod.role == "prefill":
-            group = self._groups[pod.revision][pod.coefficients]
-            index = _index(group.pods, bisect_left(group.keys, key), pod.incarnation)
-            del group.keys[index], group.pods[index]
-            if not group.keys:
-                del self._groups[pod.revision][pod.coefficients]
+            ranking = self._groups.setdefault((pod.revision, pod.coefficients), Ranking())
         else:
-            index = _index(self.decodes, bisect_left(self._decode_keys, key), pod.incarnation)
-            del self._decode_keys[index], self.decodes[index]
+            ranking = self._decodes
+            self._count_size(pod.kv_total_tokens or inf, 1)
+        key = _key(pod)
+        ranking.insert(key, pod)
+        self._places[pod.incarnation] = (ranking, key)
+
+    def _take_out(self, pod: PodSnapshot) -> None:
+        ranking, key = self._places.pop(pod.incarnation)
+        ranking.remove(key)
+        if pod.role != "prefill":
             self._count_size(pod.kv_total_tokens or inf, -1)
+        elif not ranking.pods:
+            del self._groups[pod.revision, pod.coefficients]
 
     def _count_size(self, tokens: float, sign: int) -> None:
         self._sizes[tokens] = self._sizes.get(tokens, 0) + sign
@@ -176,7 +195,9 @@ class Fleet:
         self, revision: str, tokens: int, avoid: frozenset[str], cached: Mapping[str, int]
     ) -> Iterator[PodSnapshot]:
         """Of each kind the pod that is first done, and those that hold some of the prompt."""
-        for group in self._groups.get(revision, {}).values():
+        for (group_revision, _), group in self._groups.items():
+            if group_revision != revision:
+                continue
             for pod in group.pods:
                 if pod.incarnation not in avoid and pod.room_tokens() >= tokens:
                     yield pod
@@ -188,19 +209,14 @@ class Fleet:
             if held.serves() and held.room_tokens() >= tokens:
                 yield held
 
-    def has_prefill(self, revision: str) -> bool:
-        """A prefill pod of that revision serves."""
-        return bool(self._groups.get(revision))
-
     def opens_at(self, now: float) -> float:
         """When the next prefill pod takes more work if nothing else is heard; infinite when none is known."""
-        times = [
-            group.pods[0].busy_until - self.law.ahead_seconds
-            for groups in self._groups.values()
-            for group in groups.values()
-            if group.pods[0].busy_until is not None
-        ]
-        return min((time for time in times if time > now), default=inf)
+        ahead_seconds, soonest = self.law.ahead_seconds, inf
+        for group in self._groups.values():
+            busy_until = group.pods[0].busy_until
+            if busy_until is not None and now < busy_until - ahead_seconds < soonest:
+                soonest = busy_until - ahead_seconds
+        return soonest
 
     def room_tokens(self) -> float:
         """The most KV that one decode pod has free for anyone."""
@@ -210,9 +226,8 @@ class Fleet:
     def service_seconds(self, tokens: int, cached_tokens: int = 0) -> float:
         """From an idle fleet to the first token; 0 when nobody knows."""
         best = inf
-        for groups in self._groups.values():
-            for group in groups.values():
-                best = min(best, group.pods[0].prompt_seconds(tokens, cached_tokens))
+        for group in self._groups.values():
+            best = min(best, group.pods[0].prompt_seconds(tokens, cached_tokens))
         if not self.decodes:
             return 0.0
         decode = self.decodes[0]
@@ -223,17 +238,18 @@ class Fleet:
         return best + decode.step_seconds(1, tokens)
 
 
-def _decode_key(pod: PodSnapshot) -> DecodeKey:
+def _alike(known: PodSnapshot, pod: PodSnapshot) -> bool:
+    """It stands in the same ranking as before; identity of the coefficients is enough, and quick."""
+    return (
+        known.coefficients is pod.coefficients
+        and known.role == pod.role
+        and known.revision == pod.revision
+        and known.kv_total_tokens == pod.kv_total_tokens
+    )
+
+
+def _key(pod: PodSnapshot) -> Key:
+    if pod.role == "prefill":
+        return (pod.busy_until or 0.0, pod.waiting_tokens, pod.running, pod.pod, pod.incarnation)
     filled = pod.kv_used_tokens / pod.kv_total_tokens if pod.kv_total_tokens else 0.0
-    return (pod.step_seconds(1), pod.running, filled, pod.pod)
-
-
-def _prefill_key(pod: PodSnapshot) -> PrefillKey:
-    return (pod.busy_until or 0.0, pod.waiting_tokens, pod.running, pod.pod)
-
-
-def _index(pods: Sequence[PodSnapshot], start: int, incarnation: str) -> int:
-    """Two incarnations of one pod may have the same key."""
-    while pods[start].incarnation != incarnation:
-        start += 1
-    return start
+    return (pod.step_seconds(1), pod.running, filled, pod.pod, pod.incarnation)
