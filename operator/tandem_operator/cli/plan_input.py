@@ -95,7 +95,12 @@ def read_fleet(options: argparse.Namespace) -> Fleet:
         raise WrongInput(str(error)) from error
     unpriced = [offer.name for offer in offers if offer.hardware.price_per_hour is None]
     if unpriced:
-        notes.append(f"no price is known of {', '.join(unpriced)}: devices are counted instead")
+        how = (
+            "devices are counted instead"
+            if len(unpriced) == len(offers)
+            else "taken as dear as the dearest of its speed"
+        )
+        notes.append(f"no price is known of {', '.join(unpriced)}: {how}")
     return Fleet(offers, tuple(notes))
 
 

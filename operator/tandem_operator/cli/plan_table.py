@@ -136,8 +136,8 @@ def _row(problem: Problem, pair: Pair, role: Role, priced: bool, taken: bool, na
     weights = "" if candidate.quantization == "None" else f" {candidate.quantization}"
     known = one.speed is not None
     hourly = price_per_hour(one, pods) if priced else float(gpus * pods)
-    per_replica = (price_per_hour(one, 1) or 0.0) if priced else float(gpus)
-    per_million = per_replica / (rate * tokens * HOUR_S) * 1e6 if priced and rate else per_replica / rate if rate else 0
+    per_replica = price_per_hour(one, 1) if priced else float(gpus)
+    served = rate * tokens * HOUR_S / 1e6 if priced else rate  # million tokens per hour, or requests per second
     return [
         f"{'*' if taken else ' '} {candidate.hardware_class}{weights}",
         size,
@@ -145,8 +145,8 @@ def _row(problem: Problem, pair: Pair, role: Role, priced: bool, taken: bool, na
         duration(pair.ttft_s if prefill else one.seconds) if known else "?",
         f"{rate:.3g}" if rate else "?",
         f"{pods}" + ("!" if pair.short else ""),
-        f"{hourly:,.2f}" if priced and hourly is not None else f"{hourly:g}",
-        (f"{per_million:,.3g}" if rate else "?"),
+        "?" if hourly is None else f"{hourly:,.2f}" if priced else f"{hourly:g}",
+        f"{per_replica / served:,.3g}" if served and per_replica is not None else "?",
         one.bound if known else "unknown speed",
     ]
 

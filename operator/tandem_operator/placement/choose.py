@@ -12,10 +12,11 @@ from tandem_operator.performance.memory import MemoryPlan
 from tandem_operator.placement import explain
 from tandem_operator.placement.candidates import Candidate, Refusal, Rejection, quantizations
 from tandem_operator.placement.others import alternatives, swap
-from tandem_operator.placement.pairs import CostUnit, KVLink, Pair, make_pair
+from tandem_operator.placement.pairs import KVLink, Pair, make_pair
+from tandem_operator.placement.pricing import CostUnit, Pricing, pricing_of
 from tandem_operator.placement.problem import ROLES, Problem, Role
 from tandem_operator.placement.prospects import Prospect, Prospects, find_prospects
-from tandem_operator.placement.rank import best_pairs, connectable, cost_unit, price_per_hour
+from tandem_operator.placement.rank import best_pairs, connectable, price_per_hour
 
 WORTH_A_CHANGE: Final = 0.15
 """What runs stays unless another choice is this much cheaper: prices and predictions are no better known."""
@@ -103,13 +104,13 @@ class Contest(msgspec.Struct, frozen=True):
         return self.prefill if role == "prefill" else self.decode
 
 
-def hold_contests(problem: Problem, unit: CostUnit) -> list[Contest]:
+def hold_contests(problem: Problem, pricing: Pricing) -> list[Contest]:
     """One per quantisation: both pools hold the same weights."""
     contests = []
     for quantization in quantizations(problem):
         prefill = find_prospects(problem, "prefill", quantization)
         decode = find_prospects(problem, "decode", quantization)
-        best, refused = best_pairs(problem, prefill.found, decode.found, unit)
+        best, refused = best_pairs(problem, prefill.found, decode.found, pricing)
         contests.append(Contest(prefill, decode, tuple(best), tuple(refused)))
     return contests
 
@@ -117,15 +118,19 @@ def hold_contests(problem: Problem, unit: CostUnit) -> list[Contest]:
 class Survey(msgspec.Struct, frozen=True):
     """All that was looked at; `taken` is None when nothing can work."""
 
-    unit: CostUnit
+    pricing: Pricing
     contests: tuple[Contest, ...]
     taken: Pair | None
     runner_up: Pair | None = None
 
+    @property
+    def unit(self) -> CostUnit:
+        return self.pricing.unit
+
     def others(self, problem: Problem, role: Role) -> list[Pair]:
         """What else the role could run on, the other role as taken, best first."""
         found = (one for contest in self.contests for one in contest.prospects(role).found)
-        return swap(problem, self.taken, role, found, self.unit) if self.taken else []
+        return swap(problem, self.taken, role, found, self.pricing) if self.taken else []
 
     def rejected(self, role: Role) -> tuple[Rejection, ...]:
         """Pairs that cannot work are told of the prefill side."""
@@ -136,15 +141,15 @@ class Survey(msgspec.Struct, frozen=True):
 
 def survey(problem: Problem, current: Current | None = None) -> Survey:
     """The cheapest pair that meets the objective; what runs is kept unless it cannot stay or is 15 % too dear."""
-    unit = cost_unit(problem)
-    contests = hold_contests(problem, unit)
+    pricing = pricing_of(problem)
+    contests = hold_contests(problem, pricing)
     pairs = sorted((pair for contest in contests for pair in contest.best), key=Pair.key)
     if not pairs:
-        return Survey(unit, tuple(contests), None)
+        return Survey(pricing, tuple(contests), None)
     best = pairs[0]
-    taken = _reluctant(problem, contests, best, current, unit) if current else best
+    taken = _reluctant(problem, contests, best, current, pricing) if current else best
     second = best if taken.key() != best.key() else next(iter(pairs[1:]), None)
-    return Survey(unit, tuple(contests), taken, second)
+    return Survey(pricing, tuple(contests), taken, second)
 
 
 def choose(problem: Problem, current: Current | None = None) -> Choice | Refusal:
@@ -192,7 +197,7 @@ def _pool(problem: Problem, found: Survey, taken: Pair, role: Role) -> RoleChoic
     )
 
 
-def _reluctant(problem: Problem, contests: list[Contest], best: Pair, current: Current, unit: CostUnit) -> Pair:
+def _reluctant(problem: Problem, contests: list[Contest], best: Pair, current: Current, pricing: Pricing) -> Pair:
     """Both pools as they are; else one of them as it is; else the best."""
 
     def find(*keep: Role) -> list[Pair]:
@@ -203,7 +208,7 @@ def _reluctant(problem: Problem, contests: list[Contest], best: Pair, current: C
                 for role, now in zip(ROLES, (current.prefill, current.decode), strict=True)
             ]
             sides = ((one, other) for one in rows[0] for other in rows[1] if connectable(problem, one, other))
-            found += [pair for both in sides if isinstance(pair := make_pair(problem, *both, unit), Pair)]
+            found += [pair for both in sides if isinstance(pair := make_pair(problem, *both, pricing), Pair)]
         return [pair for pair in found if _stays(pair, best, settled=set(keep) <= set(current.settled))]
 
     if both := find("prefill", "decode"):

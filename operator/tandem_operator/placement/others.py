@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tandem_operator.placement.pairs import CostUnit, Pair, make_pair
+from tandem_operator.placement.pairs import Pair, make_pair
+from tandem_operator.placement.pricing import Pricing
 from tandem_operator.placement.problem import Problem, Role
 from tandem_operator.placement.prospects import Prospect
 from tandem_operator.placement.rank import connectable
 
 
-def swap(problem: Problem, taken: Pair, role: Role, found: Iterable[Prospect], unit: CostUnit) -> list[Pair]:
+def swap(problem: Problem, taken: Pair, role: Role, found: Iterable[Prospect], pricing: Pricing) -> list[Pair]:
     """Pairs with another prospect for `role`, best first."""
     pairs = []
     for prospect in found:
@@ -19,7 +20,7 @@ def swap(problem: Problem, taken: Pair, role: Role, found: Iterable[Prospect], u
         sides = (prospect, taken.decode) if role == "prefill" else (taken.prefill, prospect)
         if sides[0].candidate.quantization != sides[1].candidate.quantization or not connectable(problem, *sides):
             continue
-        pair = make_pair(problem, *sides, unit)
+        pair = make_pair(problem, *sides, pricing)
         if isinstance(pair, Pair):
             pairs.append(pair)
     return sorted(pairs, key=Pair.key)

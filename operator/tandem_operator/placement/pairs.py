@@ -9,6 +9,7 @@ import msgspec
 
 from tandem_operator.performance.hardware import Hardware
 from tandem_operator.performance.roofline import LINK_SETUP_S, UNKNOWN_NETWORK_BYTES_PER_S
+from tandem_operator.placement.pricing import Pricing
 from tandem_operator.placement.problem import Problem, Role
 from tandem_operator.placement.prospects import Prospect
 from tandem_operator.placement.room import short_of
@@ -23,8 +24,6 @@ from tandem_operator.placement.sizing import (
 
 HANDOFF_SHARE: Final = 0.25
 """Most of the TTFT objective that moving the KV pages may take: it must stay well under it."""
-
-CostUnit = Literal["price", "devices"]
 
 
 class KVLink(msgspec.Struct, frozen=True):
@@ -99,12 +98,7 @@ def _network(hardware: Hardware, gpus: int) -> float:
     return hardware.network_bytes_per_s * gpus or UNKNOWN_NETWORK_BYTES_PER_S
 
 
-def device_cost(prospect: Prospect, unit: CostUnit) -> float:
-    """Per hour and device."""
-    return (prospect.hardware.price_per_hour or 0.0) if unit == "price" else 1.0
-
-
-def make_pair(problem: Problem, prefill: Prospect, decode: Prospect, unit: CostUnit) -> Pair | str:
+def make_pair(problem: Problem, prefill: Prospect, decode: Prospect, pricing: Pricing) -> Pair | str:
     """The pair, or why the two cannot work together."""
     objective, load = problem.objective, problem.load
     link = kv_link(prefill, decode)
@@ -125,8 +119,8 @@ def make_pair(problem: Problem, prefill: Prospect, decode: Prospect, unit: CostU
         )
     prefill_rate, prefill_count = _prefill_size(problem, prefill, link, slack)
     decode_rate, decode_count = _decode_size(problem, decode)
-    cost = device_cost(prefill, unit) * prefill.gpus * (prefill_count if load.requests_per_s else _per(prefill_rate))
-    cost += device_cost(decode, unit) * decode.gpus * (decode_count if load.requests_per_s else _per(decode_rate))
+    cost = pricing.of(prefill.hardware) * prefill.gpus * (prefill_count if load.requests_per_s else _per(prefill_rate))
+    cost += pricing.of(decode.hardware) * decode.gpus * (decode_count if load.requests_per_s else _per(decode_rate))
     return Pair(
         prefill=prefill, decode=decode, link=link, ttft_s=ttft,
         prefill_rate=prefill_rate, decode_rate=decode_rate,
@@ -166,9 +160,9 @@ def _decode_size(problem: Problem, decode: Prospect) -> tuple[float, int]:
     return rate, decode_replicas(load.requests_per_s, answer_s, decode.sequences, problem.objective.attainment)
 
 
-def least_cost(problem: Problem, prospect: Prospect, unit: CostUnit) -> float:
+def least_cost(problem: Problem, prospect: Prospect, pricing: Pricing) -> float:
     """No pair with this prospect costs less for this role: no hand-off, an endless objective."""
-    load, price = problem.load, device_cost(prospect, unit) * prospect.gpus
+    load, price = problem.load, pricing.of(prospect.hardware) * prospect.gpus
     if prospect.speed is None:
         return 0.0
     if prospect.role == "decode":

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from operator import itemgetter
 
 from tandem_operator.placement.candidates import Rejection
-from tandem_operator.placement.pairs import CostUnit, Pair, device_cost, least_cost, make_pair
+from tandem_operator.placement.pairs import Pair, least_cost, make_pair
+from tandem_operator.placement.pricing import Pricing
 from tandem_operator.placement.problem import Problem
 from tandem_operator.placement.prospects import Prospect
 
@@ -15,24 +16,18 @@ KEPT_PAIRS = 2
 """The winner and the runner-up, who says by how much it won."""
 
 
-def cost_unit(problem: Problem) -> CostUnit:
-    """Prices can only be compared when every class in question has one; else devices are counted."""
-    priced = all(offer.hardware.price_per_hour is not None for offer in problem.offers if offer.largest_node)
-    return "price" if priced else "devices"
-
-
 def best_pairs(
-    problem: Problem, prefill: tuple[Prospect, ...], decode: tuple[Prospect, ...], unit: CostUnit
+    problem: Problem, prefill: tuple[Prospect, ...], decode: tuple[Prospect, ...], pricing: Pricing
 ) -> tuple[list[Pair], list[Rejection]]:
     """The best pairs, best first, and why pairs were refused (told of the prefill side). Cost alone can end the search
     only once pairs with room and known speed are at hand."""
     best: list[tuple[tuple[object, ...], Pair]] = []
     refused: dict[str, Rejection] = {}
-    for bound, one, other in _by_bound(problem, prefill, decode, unit):
+    for bound, one, other in _by_bound(problem, prefill, decode, pricing):
         full = len(best) == KEPT_PAIRS
         if full and best[-1][1].tier == (0, 0) and bound > best[-1][1].cost * (1 + 1e-9):
             break
-        pair = make_pair(problem, one, other, unit)
+        pair = make_pair(problem, one, other, pricing)
         if isinstance(pair, str):
             name = one.offer.name
             refused.setdefault(name, Rejection(name, f"with decode on {other.candidate}: {pair}", one.gpus, stage=4))
@@ -46,11 +41,11 @@ def best_pairs(
 
 
 def _by_bound(
-    problem: Problem, prefill: tuple[Prospect, ...], decode: tuple[Prospect, ...], unit: CostUnit
+    problem: Problem, prefill: tuple[Prospect, ...], decode: tuple[Prospect, ...], pricing: Pricing
 ) -> Iterator[tuple[float, Prospect, Prospect]]:
     """All pairs that the engine can connect, by the least that they can cost."""
-    rows = sorted((least_cost(problem, one, unit), index) for index, one in enumerate(prefill))
-    columns = sorted((least_cost(problem, other, unit), index) for index, other in enumerate(decode))
+    rows = sorted((least_cost(problem, one, pricing), index) for index, one in enumerate(prefill))
+    columns = sorted((least_cost(problem, other, pricing), index) for index, other in enumerate(decode))
     if not rows or not columns:
         return
     heap = [(cost + columns[0][0], index, 0, row) for row, (cost, index) in enumerate(rows)]
@@ -76,4 +71,4 @@ def price_per_hour(prospect: Prospect, replicas: int) -> float | None:
     """Of so many replicas; None: nobody told a price."""
     if prospect.hardware.price_per_hour is None:
         return None
-    return device_cost(prospect, "price") * prospect.gpus * replicas
+    return prospect.hardware.price_per_hour * prospect.gpus * replicas

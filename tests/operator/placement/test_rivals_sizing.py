@@ -228,3 +228,20 @@ def test_memory_decides_at_plus_and_minus_one_percent() -> None:
                                 objective=Objective(ttft_s=20, tpot_s=1.0)))  # fmt: skip
         assert isinstance(result, Choice) == fits
     assert need > 70 * GIB
+
+
+def test_a_class_without_a_price_wins_on_its_merits_never_for_want_of_one() -> None:
+    free = change(B200, name="unpriced", price_per_hour=None)
+    load = Load(requests_per_s=5)
+    with_it = chosen(choose(problem(LLAMA_70B, A100, H100, H200, L40S, free, load=load)))
+    without = chosen(choose(problem(LLAMA_70B, A100, H100, H200, L40S, load=load)))
+    assert with_it.cost_unit == "price"
+    assert with_it.cost <= without.cost
+    pools = (with_it.prefill, with_it.decode)
+    assert all((pool.price_per_hour is None) == (pool.candidate.hardware_class == "unpriced") for pool in pools)
+    alone = chosen(choose(problem(LLAMA_70B, free, load=load)))
+    assert (alone.cost_unit, alone.price_per_hour) == ("devices", None)
+    small = chosen(
+        choose(problem(LLAMA_8B, L4, L40S, free, load=Load(requests_per_s=0.5), objective=Objective(tpot_s=0.1)))
+    )
+    assert "unpriced" not in (small.prefill.candidate.hardware_class, small.decode.candidate.hardware_class)
