@@ -13,7 +13,7 @@ from tandem_operator.scaling.bins import Windows, learn_noise, look_back
 from tandem_operator.scaling.couple import Bounded, gpus_of, within_bounds, within_budget
 from tandem_operator.scaling.decision import Decision, Explanation, Targets
 from tandem_operator.scaling.demand import Demand, learn_output, measure
-from tandem_operator.scaling.explain import explain
+from tandem_operator.scaling.explain import Moment, explain
 from tandem_operator.scaling.forecast import learn_season
 from tandem_operator.scaling.hold import hold_seconds, step
 from tandem_operator.scaling.lead import lead_seconds, learn_growth, learn_startups
@@ -45,7 +45,7 @@ def decide(settings: Settings, state: State, observation: Observation, now: floa
     bounded = _bound(settings, observation, moved[0], current, asked[0])
     targets = bounded.targets
     state = msgspec.structs.replace(moved[1], targets=targets)
-    explanation = explain(
+    moment = Moment(
         settings=settings,
         reading=reading,
         demand=demand,
@@ -57,7 +57,7 @@ def decide(settings: Settings, state: State, observation: Observation, now: floa
         reasons=(*reasons, *moved[2], *bounded.suppressed_by),
         panic=panic,
     )
-    return Decision(targets, state, explanation)
+    return Decision(targets, state, explain(moment))
 
 
 def perceive(settings: Settings, state: State, observation: Observation, now: float) -> tuple[State, Reading, Windows]:

@@ -47,9 +47,9 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     """Start-up before one was measured, unless the coefficients tell a longer load: a 70B model on a prepared node."""
     startup_quantile_sigmas: float = 1.0
     """Mean plus this many deviations: five pods of six are there by then."""
-    growth_quantile: float = 0.95
-    """Growth of load within one start-up that is insured: one start-up in twenty may see more."""
-    growth_prior: float = 1.1
+    growth_quantile: float = 0.9
+    """Growth of load within one start-up that is insured: one in ten may see more, and convertible decoders help."""
+    growth_prior: float = 1.05
     """Before growth was seen."""
     growth_step: float = 0.03
     """Of the quantile tracker, in units of the logarithm of growth, per comparison."""
@@ -91,7 +91,7 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     """... unless load has grown beyond this many times that of the removal: then it was right at its time."""
     regret_max: float = 8.0
     """The longest hold is this many times the first."""
-    surplus: float = 0.25
+    surplus: float = 0.2
     """A pod that would not be needed at this much more load goes after one hold; one that might, after `patience`."""
     patience: float = 3.0
     """Holds before a removal that noise of the load could take back: after so long, a lull is no chance."""

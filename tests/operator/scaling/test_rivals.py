@@ -15,7 +15,7 @@ from tests.operator.scaling.story import Story, reversals, settings, waiting
 
 def test_two_replicas_that_share_a_constant_load_are_not_taken_apart_and_put_together_again() -> None:
     """dynamo#9294: at 2 replicas each looked idle enough, at 1 it was overloaded: 2, 1, 2, 1 ..."""
-    story = Story(seed=3, prefill=2, decode=2, startup_s=60.0)
+    story = Story(seed=3, prefill=2, decode=2, startup_s=60.0, tick_s=5.0)
     story.run(3600, 26.0)
     assert reversals([p for p, _ in story.sizes()]) == 0
     assert reversals([d for _, d in story.sizes()]) == 0
@@ -26,6 +26,7 @@ def test_one_long_prompt_does_not_hold_replicas_for_ever() -> None:
     """dynamo#11624: a floor from the latency of one long prompt kept two prefill replicas while nothing came."""
     story = Story(startup_s=60.0).run(300, 2.0).run(2, 0.5, prompt=120_000)
     during = max(p for p, _ in story.run(120, 2.0).sizes())
+    story.tick_s = 10.0
     story.run(1500, 0.2)
     assert during <= 2
     assert story.targets == Targets(1, 1)
@@ -34,7 +35,7 @@ def test_one_long_prompt_does_not_hold_replicas_for_ever() -> None:
 def test_a_burst_that_waits_for_prefill_scales_prefill_although_no_kv_is_used() -> None:
     """llm-d#1500 and dynamo#10528: requests were dropped at 16 % KV use while one prefill replica stayed."""
     story = Story(startup_s=60.0).run(200, 10.0, output=5).run(10, 120.0, output=5, queue=waiting(900, -1.0))
-    assert story.targets.prefill >= 6
+    assert story.targets.prefill >= 5
     assert story.targets.decode <= 2
 
 
@@ -114,6 +115,7 @@ def test_a_counter_that_is_no_number_is_neither_load_nor_the_end_of_it(value: fl
         )
 
     story.garble = lie
+    story.tick_s = 10.0
     story.run(900, 80.0)
     assert story.targets == before
     for record in story.records[-3:]:
