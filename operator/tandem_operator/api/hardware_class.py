@@ -198,7 +198,7 @@ class HardwareClassSpec(ApiModel):
         default=None,
     )
     price_per_hour: str | None = _text(
-        "Price of one device per hour, a decimal such as 2.69, in any one currency. Absent: as the dearest of its speed.",
+        "Price of one device per hour, a decimal such as 2.69, in one currency. Absent: as the dearest of its speed.",
         hardware_rules.PRICE_RULE,
         default=None,
         length=16,

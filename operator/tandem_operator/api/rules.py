@@ -75,7 +75,7 @@ POOL_RULES: Final = (
 )
 
 ONE_DEVICE: Final = (
-    "!has(self.{0}.gpus) || self.{0}.gpus == 1) && (!has(self.{0}.tensorParallel) || self.{0}.tensorParallel == 1"
+    "!has(self.{0}.gpus) || self.{0}.gpus <= 1) && (!has(self.{0}.tensorParallel) || self.{0}.tensorParallel == 1"
 )
 
 SPEC_RULES: Final = (

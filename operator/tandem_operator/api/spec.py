@@ -215,9 +215,9 @@ class Pool(ApiModel):
         default=None,
         description=(
             "Devices of one pod, all on one node. Absent: the operator chooses, if it knows the model (see"
-            " model.config) and there are devices; else none, and the pods run on the CPU of any node."
+            " model.config) and there are devices; else none, and the pods run on the CPU of any node, as with 0."
         ),
-        ge=1,
+        ge=0,
         le=64,
         json_schema_extra={"format": "int32"},
     )

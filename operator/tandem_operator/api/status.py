@@ -59,9 +59,9 @@ class RolePlacement(ApiModel):
     quantization: str = Field(default="None", description="How the weights are held.")
     bound: str = Field(
         default="",
-        description="What keeps a replica from more: compute, bandwidth, memory, link or batch (sequences in one step).",
+        description="What keeps a replica from more: compute, bandwidth, memory, link or batch (sequences of a step).",
     )
-    why: str = Field(description="What it does at the objective, and by how much it beats the next.")
+    why: str = Field(description="What it does at the objective, and what bounds it.")
     rejected: list[RejectedClass] = Field(
         default_factory=list,
         description="Other classes, and why they were not taken.",

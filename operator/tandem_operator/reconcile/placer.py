@@ -56,7 +56,7 @@ class Placer:
 
     def pose(self, infd: InferenceDeployment, known: Known) -> Problem | None:
         """The problem that `place` would solve; None: it would not choose."""
-        if known.shape is None or not self._is_ready():
+        if known.shape is None or not self._is_ready() or _forgoes(infd):
             return None
         problem = problem_of(infd.spec, known.shape, self._offers_for(infd))
         sought = any(is_asked(getattr(infd.spec, role)) for role in ROLES)
@@ -138,10 +138,13 @@ class Placer:
         """No choice can be made: what the user said literally, or what runs, or any node."""
         asked = {role: pool for role in ROLES if is_asked(pool := getattr(infd.spec, role))}
         if not asked:
-            if record not in (None, NOWHERE):  # the model was known when it was chosen, and will be again
+            if record not in (None, NOWHERE) and not _forgoes(
+                infd
+            ):  # the model was known when it was chosen, and will be again
                 return self._kept(infd, record or NOWHERE, known)
             why = known.why_not if known.shape is None else "no node has devices that a HardwareClass claims"
             why = why if self._is_ready() or known.shape is None else "nodes are not known"
+            why = "gpus is 0" if _forgoes(infd) else why
             text = f"pods run on the CPU of any node: {why}"
             return Placing(Hardware(coefficients=self._emulated_speed(infd, known)), Reason.ANY_NODE, text)
         literal = {role: self._literal(infd, role, pool, record) for role, pool in asked.items()}
@@ -268,6 +271,11 @@ class Placer:
 
 def is_asked(pool: Pool) -> bool:
     return bool(pool.gpus or pool.tensor_parallel or pool.hardware_classes)
+
+
+def _forgoes(infd: InferenceDeployment) -> bool:
+    """Whether a pool shall have no devices: then nothing is chosen for the other either."""
+    return any(getattr(infd.spec, role).gpus == 0 for role in ROLES)
 
 
 def _still_as_asked(old: RoleRecord, pool: Pool) -> bool:

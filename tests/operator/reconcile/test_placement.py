@@ -181,6 +181,19 @@ async def test_without_devices_emulated_pods_of_a_known_model_take_the_speed_of_
     assert speed["kv_bytes_per_token"] == 327_680, "of the model, not of the bundled 8B"
 
 
+async def test_who_wants_no_devices_gets_none_and_gives_back_what_was_chosen() -> None:
+    world = make(emulated(), h100_sxm=1)
+    await world.settle()
+    assert world.devices("decode") == 1
+    world.change(prefill={"gpus": 0}, decode={"gpus": 0})
+    await world.settle()
+    assert world.devices("prefill") == world.devices("decode") == 0
+    assert world.condition("Placed")["message"] == "pods run on the CPU of any node: gpus is 0"
+    world.change(prefill={"gpus": 0}, decode={"gpus": 2})
+    await world.settle()
+    assert (world.devices("prefill"), world.devices("decode")) == (0, 2)
+
+
 async def test_torch_is_given_one_device_and_a_model_that_needs_more_is_refused_with_the_arithmetic() -> None:
     async def read(uri: str) -> tuple[dict[str, Any], None]:
         return CONFIGS["Llama-3.1-70B" if "70b" in uri else "Llama-3.1-8B"], None
