@@ -137,3 +137,50 @@ async def test_an_event_that_cannot_be_written_does_not_stop_the_loop(server: Se
     assert len(event["note"]) == 1024
     assert event["reportingInstance"] == "operator-1"
     assert event["regarding"]["name"] == "chat"
+
+
+async def test_an_offer_takes_no_field_from_anybody_and_says_which_are_taken(
+    server: Server, client: KubernetesClient
+) -> None:
+    causes = [
+        {"reason": "FieldManagerConflict", "message": 'conflict with "kubectl-edit"', "field": ".spec.pricePerHour"},
+        {"reason": "FieldValueInvalid", "field": ".spec.memory"},
+    ]
+    server.answers = [(200, {}), (409, {"message": "Apply failed with 1 conflict", "details": {"causes": causes}})]
+    body = {"apiVersion": "tandem.dev/v1alpha1", "kind": "HardwareClass", "metadata": {"name": "h100-sxm"}}
+    await client.offer(body)
+    with pytest.raises(ApiError) as caught:
+        await client.offer(body)
+    assert caught.value.conflicts == (".spec.pricePerHour",)
+    method, path, query, content, _ = server.asked[0]
+    assert (method, path) == ("PATCH", "/apis/tandem.dev/v1alpha1/hardwareclasses/h100-sxm")
+    assert (query, content) == ({"fieldManager": "tandem"}, "application/apply-patch+yaml")
+
+
+async def test_a_page_and_the_lines_of_a_watch_come_as_they_are(server: Server, client: KubernetesClient) -> None:
+    server.answers = [(200, {"items": []}), (200, {"type": "ADDED"})]
+    assert await client.list_page("Node", None, {"limit": "500"}) == b'{"items": []}'
+    lines = [line async for line in client.watch_lines("Pod", "team", {"resourceVersion": "7"}, 5)]
+    assert lines == [b'{"type": "ADDED"}']
+    assert [(path, query) for _, path, query, _, _ in server.asked] == [
+        ("/api/v1/nodes", {"limit": "500"}),
+        ("/api/v1/namespaces/team/pods", {"resourceVersion": "7", "watch": "1"}),
+    ]
+
+
+async def test_a_list_or_a_watch_that_is_refused_says_why(server: Server, client: KubernetesClient) -> None:
+    server.answers = [(403, {"message": "may not list nodes"}), (410, {"message": "too old"})]
+    with pytest.raises(ApiError, match="403: may not list nodes"):
+        await client.list_page("Node", None, {})
+    with pytest.raises(ApiError, match="410: too old"):
+        async for _ in client.watch_lines("Node", None, {}, 5):
+            pass
+
+
+async def test_an_event_about_a_node_is_kept_where_those_are(server: Server, client: KubernetesClient) -> None:
+    server.answers = [(201, {})]
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "uid": "n"}}
+    await client.notify(node, Notice("Warning", "HardwareUnknown", "Recognize", "who is this"))
+    _, path, _, _, body = server.asked[0]
+    assert path == "/apis/events.k8s.io/v1/namespaces/default/events"
+    assert body["regarding"] == {"apiVersion": "v1", "kind": "Node", "namespace": "", "name": "n", "uid": "n"}
