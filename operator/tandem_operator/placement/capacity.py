@@ -108,43 +108,11 @@ class ClassCapacity(msgspec.Struct, frozen=True, kw_only=True):
         replicas = sum(amount // devices * nodes for amount, nodes in free)
         return Fragmentation(devices, replicas, self.free - replicas * devices)
 
-    def replicas(self, devices: int, create: bool = False) -> int:
-        """How many replicas of `devices` > 0 fit; with `create` also on nodes that an autoscaler may add."""
-        more = self.creatable_devices // devices * self.creatable_nodes if create else 0
-        return self.fragmentation(devices).replicas + more
-
     def only(self, accepts: Callable[[NodeGroup], bool]) -> ClassCapacity:
         """The same with only those groups that are accepted: tolerated taints, a zone, a domain, an architecture."""
         return msgspec.structs.replace(self, groups=tuple(filter(accepts, self.groups)))
-
-    def take(self, devices: int, replicas: int) -> ClassCapacity:
-        """What is left after so many replicas were put, each on the node with the least room for it (best fit).
-
-        Raises ValueError when they do not fit.
-        """
-        groups = [Counter(dict(group.free)) for group in self.groups]
-        for _ in range(replicas):
-            room = [(free, index) for index, nodes in enumerate(groups) for free in nodes if free >= devices]
-            if not room:
-                raise ValueError(
-                    f"{replicas} replicas of {devices} do not fit into {self.name}: {self.fragmentation(devices)}"
-                )
-            free, index = min(room)
-            _move(groups[index], free, free - devices)
-        changed = (
-            msgspec.structs.replace(group, free=histogram(nodes.items()))
-            for group, nodes in zip(self.groups, groups, strict=True)
-        )
-        return msgspec.structs.replace(self, groups=tuple(changed))
 
 
 def histogram(counts: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
     """(value, how many), the largest value first, without those that do not occur."""
     return tuple(sorted(((value, count) for value, count in counts if count), reverse=True))
-
-
-def _move(nodes: Counter[int], before: int, after: int) -> None:
-    nodes[before] -= 1
-    if not nodes[before]:
-        del nodes[before]
-    nodes[after] += 1

@@ -153,10 +153,6 @@ class Inventory:
         """Of pods that hold devices."""
         return set(self._pods)
 
-    def class_of(self, node: str) -> tuple[str, ...]:
-        """Classes of a node: mostly one, none, or one per kind of resource."""
-        return tuple(share.name for share in self._nodes[node].shares) if node in self._nodes else ()
-
     def capacity(self, name: str, without: str = "") -> ClassCapacity:
         """What a class offers; with `without` as if the pods of that owner were not there: for planning them anew."""
         if without in self._owned:

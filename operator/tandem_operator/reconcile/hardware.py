@@ -16,6 +16,8 @@ from tandem_operator.reconcile.world import Cluster, Notice, Object
 
 AVAILABLE: Final = "Available"
 CONSISTENT: Final = "Consistent"
+USUAL_ARCHITECTURE: Final = "amd64"
+"""Of hosts; GH200, GB200 and GB300 are arm64."""
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,8 @@ def available(name: str, capacity: ClassCapacity, parts: list[Stranger]) -> Stat
         sentence += f"; nodes {' and '.join(out)}"
     if whole:
         sentence += f"; {capacity.fragmentation(whole)}"
+    if foreign := [one for one in capacity.architectures if one != USUAL_ARCHITECTURE]:
+        sentence += f"; {' and '.join(foreign)} hosts: images must be built for them"
     for part in parts:
         sentence += f"; {_count(part.nodes, 'node')} with parts that do not count ({part.product})"
     return AVAILABLE, "True", "NodesFound", sentence
