@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 
@@ -50,7 +51,7 @@ def tell(stack: Stack, namespace: str, body: Json, *options: str) -> tuple[int, 
         capture_output=True,
         text=True,
         check=False,
-        env=stack.cluster.environment(),
+        env={**os.environ, **stack.cluster.environment()},
     )
     said = done.stdout + done.stderr
     return done.returncode, said.replace("denied the request", "refused")
@@ -86,9 +87,7 @@ def test_what_finds_no_room_now_is_taken_with_a_warning(door: Stack, shared_name
     assert "find no room now" in said
 
 
-def test_what_fits_is_taken_without_a_word_and_its_labels_can_always_be_changed(
-    door: Stack, shared_namespace: str
-) -> None:
+def test_what_fits_is_taken_without_a_word(door: Stack, shared_namespace: str) -> None:
     fine = deployment("fine", SMALL, slo=slo("2s", "60ms"))
     code, said = tell(door, shared_namespace, fine, "--dry-run=server")
     assert (code, "Warning" in said) == (0, False)
