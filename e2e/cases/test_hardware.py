@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from e2e.cases.hardware import classes, left_out, upgrade
 from e2e.cluster import ClusterError
 from e2e.cluster.kwok import FakeNode, FakeNodes
-from e2e.stack import ROOT, SYSTEM_NAMESPACE, Stack, wait_until
+from e2e.stack import Stack, wait_until
 
 H100 = {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3", "nvidia.com/gpu.memory": "81559"}
 H20 = {"nvidia.com/gpu.product": "NVIDIA-H20", "nvidia.com/gpu.memory": "97871", "nvidia.com/gpu.family": "hopper"}
@@ -32,17 +33,9 @@ def status(stack: Stack, name: str) -> dict[str, Any]:
     return found
 
 
-def upgrade(stack: Stack, *values: str) -> None:
-    """`helm upgrade` with these values beside those of the installation."""
-    stack.cluster.helm(
-        "upgrade", "tandem", str(ROOT / "charts/tandem"), "--namespace", SYSTEM_NAMESPACE, "--reuse-values",
-        "--wait", "--timeout", "180s", *values,
-    )  # fmt: skip
-
-
 def test_all_bundled_classes_are_there_with_a_status_that_says_what_to_do(stack: Stack) -> None:
     def told() -> bool:
-        items = stack.get("hwc")["items"]
+        items = classes(stack).values()
         return len(items) >= 36 and all(item.get("status", {}).get("conditions") for item in items)
 
     wait_until("36 classes with a status", 60, told)
@@ -133,27 +126,7 @@ def test_a_wrong_class_is_refused_with_a_sentence_a_person_can_act_on(
 def test_edits_survive_helm_upgrade_and_what_values_leave_out_goes_and_comes_back(stack: Stack) -> None:
     edit = json.dumps({"spec": {"pricePerHour": "7.77"}})
     stack.cluster.kubectl("patch", "hwc", "h100-nvl", "--type=merge", "--patch", edit)
-    try:
-        upgrade(
-            stack,
-            "--set",
-            "hardwareClasses.v100-sxm2-32gb.enabled=false",
-            "--set",
-            "hardwareClasses.h100-nvl.tdpWatts=350",
-        )
-        wait_until("the class is gone", 60, lambda: "v100-sxm2-32gb" not in class_names(stack))
-        wait_until("the value has come", 60, lambda: stack.get("hwc", "h100-nvl")["spec"]["tdpWatts"] == 350)
-        assert stack.get("hwc", "h100-nvl")["spec"]["pricePerHour"] == "7.77"
-    finally:
-        upgrade(
-            stack,
-            "--set",
-            "hardwareClasses.v100-sxm2-32gb.enabled=true",
-            "--set",
-            "hardwareClasses.h100-nvl.tdpWatts=400",
-        )
-    wait_until("the class is back", 60, lambda: "v100-sxm2-32gb" in class_names(stack))
-
-
-def class_names(stack: Stack) -> set[str]:
-    return {item["metadata"]["name"] for item in stack.get("hwc")["items"]}
+    with left_out(stack, "v100-sxm2-32gb"):
+        upgrade(stack, "hardwareClasses.h100-nvl.tdpWatts=350")
+        wait_until("the value has come", 60, lambda: classes(stack)["h100-nvl"]["spec"]["tdpWatts"] == 350)
+        assert classes(stack)["h100-nvl"]["spec"]["pricePerHour"] == "7.77"
