@@ -28,7 +28,7 @@ class FixedRatio(Formula):
     ratio: float = 1.5
     """Prefill per decode replica."""
     add_share: float = 0.2
-    """On latency beyond the objective."""
+    """On latency beyond the objective, when what was asked for before is there."""
     prompt: float = 1024.0
     output: float = 256.0
     """Lengths of the profile: it is made once."""
@@ -46,7 +46,7 @@ class FixedRatio(Formula):
         told = view.rates(self.window_s).decoded_tokens
         current = view.decode.current
         size = ratio_replicas(current, told / max(current * self.target * requests * self.output, 1e-9))
-        if self._slow(view):
+        if self._slow(view) and not view.prefill.coming and not view.decode.coming:
             size = max(size, math.ceil(current * (1.0 + self.add_share) - 1e-9))
         paired = math.ceil(size * self.ratio - 1e-9)
 

@@ -37,7 +37,7 @@ class CapacityState(HpaState, frozen=True):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenCapacity(Formula):
-    """Each pool by itself; prefill holds prompts only, one step of them unless history tells more."""
+    """Each pool by itself; the rule knows no roles, but prefill is not asked to hold answers."""
 
     formula: ClassVar[str] = "WVA V2, token capacity"
     grid: ClassVar[dict[str, tuple[Any, ...]]] = {
@@ -65,7 +65,7 @@ class TokenCapacity(Formula):
         """The rule."""
         prompt, output, hit = view.lengths(self.window_s)
         first, prefill, full_prefill, why = self._pool(
-            view, view.prefill, state.prefill, state.full_prefill, prompt * (1.0 - hit), 1.0
+            view, view.prefill, state.prefill, state.full_prefill, prompt * (1.0 - hit), output
         )
         second, decode, full_decode, other = self._pool(
             view, view.decode, state.decode, state.full_decode, prompt, output
