@@ -24,6 +24,7 @@ COMMANDS = {
     "router": Command("tandem_runtime.router.command", "the OpenAI API in front of prefill and decode pods"),
     "serve": Command("tandem_runtime.router.serve", "router, prefill and decode as processes of this machine"),
     "fetch": Command("tandem_runtime.fetch.command", "bring a model to a folder"),
+    "bench": Command("tandem_runtime.bench.command", "measure a server under an open-loop load"),
     "make-model": Command("tandem_runtime.models.make_model", "write a small deterministic model"),
 }
 

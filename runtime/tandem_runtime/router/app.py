@@ -54,7 +54,7 @@ class RouterApp:
         classes: Classes | None = None,
         classes_file: Path | None = None,
     ) -> None:
-        self.counters = Counters()
+        self.counters = Counters(classes)
         self.backend = RouterBackend(settings, self.counters)
         self.front = Front(front, tokenizer, self.backend, observe=self._observe)
         self.set_classes(classes or Classes())

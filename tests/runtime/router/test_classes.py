@@ -161,10 +161,9 @@ async def test_when_the_prefill_pool_keeps_requests_waiting_a_decode_pod_with_sl
     prefill, decode = FakePod("p0", role="prefill", coefficients=slow), FakePod("d0", coefficients=FAST)
     objective = SloClass(name="chat", ttft_base_s=0.3, tpot_s=1.0)
     async with running_router(prefill, decode, classes=[objective]) as router:
-        decode.token_seconds = 1.0
+        decode.token_seconds = 0.6
         stuck = asyncio.create_task(router.complete(max_tokens=1))
         await eventually(lambda: len(decode.submits) == 1)
-        decode.token_seconds = 0.0
         assert (await router.complete(max_tokens=1))[0] == 200
         assert [submit.prefill_peer is None for submit in decode.submits] == [False, True]
         assert router.app.backend.ways == {"remote": 1, "converted": 1}
