@@ -40,7 +40,8 @@ def test_kwok_plays_only_the_nodes_that_bear_its_mark(tmp_path: Path) -> None:
 
 
 def test_every_stage_is_of_nodes_or_pods_and_makes_templates_in_pairs() -> None:
-    stages = list(yaml.safe_load_all(kwok.STAGES.read_text()))
+    options, *stages = yaml.safe_load_all(kwok.STAGES.read_text())
+    assert options["kind"] == "KwokConfiguration"
     assert [stage["metadata"]["name"] for stage in stages] == ["node-ready", "pod-ready", "pod-gone"]
     assert {stage["spec"]["resourceRef"]["kind"] for stage in stages} == {"Node", "Pod"}
     for stage in stages:
