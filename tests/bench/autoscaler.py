@@ -39,7 +39,7 @@ def main() -> int:
     options = parse()
     traces = None if options.imitate or not TRACES.is_dir() else TRACES
     if options.tune:
-        return tune(options.tune.split(","), traces, options.jobs)
+        return tune(options.tune.split(","), options.quick, traces, options.jobs)
     names = tuple(options.scenarios.split(",")) if options.scenarios else SCENARIOS
     unknown = [name for name in names if name not in (*SCENARIOS, *EXTRA)]
     if unknown:
@@ -76,7 +76,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def tune(names: list[str], traces: Path | None, jobs: int) -> int:
+def tune(names: list[str], quick: bool, traces: Path | None, jobs: int) -> int:
     """Prints what belongs into contest/tuned.py."""
     names = list(BASELINES) if names == ["all"] else names
     unknown = [name for name in names if name not in BASELINES]
@@ -84,7 +84,7 @@ def tune(names: list[str], traces: Path | None, jobs: int) -> int:
         print(f"no baseline {', '.join(unknown)}; there are {', '.join(BASELINES)}", file=sys.stderr)
         return 2
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        due = {name: pool.submit(search, name, traces, say) for name in names}
+        due = {name: pool.submit(search, name, quick, traces, say) for name in names}
         for name, future in due.items():
             print(f"    {name!r}: {future.result()!r},", flush=True)
     return 0

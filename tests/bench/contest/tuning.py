@@ -22,11 +22,11 @@ Score = tuple[float, float]
 """Attainment up to the goal, then GPU-hours with the sign turned: larger is better."""
 
 
-def search(name: str, traces: Path | None, said: Callable[[str], None]) -> Point:
+def search(name: str, quick: bool, traces: Path | None, said: Callable[[str], None]) -> Point:
     """The best point found. The order of the queue is searched too: a rival may have our router."""
     formula = BASELINES[name]
     grid = {"discipline": ("fifo", "deadline"), **formula.grid}
-    parts = [training(scenario(part, False, traces)) for part in PARTS]
+    parts = [training(scenario(part, quick, traces)) for part in PARTS]
     best: Point = {}
     best_score = score(name, best, parts)
     said(f"{name} at its defaults: {_written(best_score)}")
