@@ -264,7 +264,9 @@ class HardwareClassStatus(ApiModel):
     )
     conditions: list[HardwareCondition] = Field(
         default_factory=list,
-        description="Available: there are nodes. Consistent: no node that names the class says something else too.",
+        description=(
+            "Available: there are nodes. Consistent: its nodes are what it says, and no other class claims them."
+        ),
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"], "maxItems": 8},
     )
 

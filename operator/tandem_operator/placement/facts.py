@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 import msgspec
 
 from tandem_operator.placement.capacity import Taint
+
+DRAIN_TAINTS: Final = frozenset(
+    (
+        "karpenter.sh/disrupted",
+        "karpenter.sh/disruption",
+        "ToBeDeletedByClusterAutoscaler",
+        "node.kubernetes.io/unschedulable",
+    )
+)
+"""Their nodes are on their way out: as cordoned."""
+
+STATE_TAINTS: Final = frozenset(("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"))
+"""Say what Ready says already."""
+
+HARD_EFFECTS: Final = ("NoSchedule", "NoExecute")
 
 
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,6 +35,11 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     ready: bool = True
     cordoned: bool = False
     taints: tuple[Taint, ...] = ()
+
+    @property
+    def drains(self) -> bool:
+        """Takes no new pods, by a person's will or an autoscaler's."""
+        return self.cordoned or any(taint.key in DRAIN_TAINTS for taint in self.taints)
 
 
 class PodFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,3 +69,8 @@ class Stranger(msgspec.Struct, frozen=True, kw_only=True):
     """One of the nodes."""
     template: str
     """A HardwareClass to fill in."""
+
+
+def hard_taints(taints: Iterable[Taint]) -> tuple[Taint, ...]:
+    """Those that keep pods away, in one order."""
+    return tuple(sorted(taint for taint in taints if taint.effect in HARD_EFFECTS and taint.key not in STATE_TAINTS))

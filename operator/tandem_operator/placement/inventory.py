@@ -9,32 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from sys import intern
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from tandem_operator.api.hardware_class import HardwareClass
-from tandem_operator.placement import labels
-from tandem_operator.placement.capacity import ClassCapacity, Taint
-from tandem_operator.placement.facts import NodeFacts, PodFacts, Stranger
+from tandem_operator.placement.capacity import ClassCapacity
+from tandem_operator.placement.facts import NodeFacts, PodFacts, Stranger, hard_taints
 from tandem_operator.placement.recognition import Recognition, Recognizer
-from tandem_operator.placement.tally import Group, Share, Tally
+from tandem_operator.placement.tally import Share, Tally, share_of
 from tandem_operator.placement.template import template
-
-DRAIN_TAINTS: Final = frozenset(
-    (
-        "karpenter.sh/disrupted",
-        "karpenter.sh/disruption",
-        "ToBeDeletedByClusterAutoscaler",
-        "node.kubernetes.io/unschedulable",
-    )
-)
-"""Their nodes are on their way out: as cordoned."""
-
-STATE_TAINTS: Final = frozenset(("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"))
-"""Say what Ready says already."""
-
-HARD_EFFECTS: Final = ("NoSchedule", "NoExecute")
 
 
 class _Node:
@@ -73,6 +57,11 @@ class Inventory:
         return self._recognizer.classes
 
     @property
+    def rivals(self) -> Mapping[str, str]:
+        """Classes that another one goes before though both claim the same value of a label, and which."""
+        return self._recognizer.rivals
+
+    @property
     def labels(self) -> frozenset[str]:
         """Keys of node labels that are kept."""
         return self._recognizer.labels
@@ -97,7 +86,7 @@ class Inventory:
             found,
             labels=self._share((key, value) for key, value in found.labels.items() if key in self.labels),
             devices=self._devices(found.devices),
-            taints=_hard(found.taints),
+            taints=hard_taints(found.taints),
         )
         node = self._nodes.setdefault(found.name, _Node())
         if node.facts == small:
@@ -222,7 +211,7 @@ class Inventory:
         shares = []
         for answer in node.answers:
             if answer.recognized:
-                shares.append(_share(told, answer))
+                shares.append(share_of(told, answer))
             else:
                 self._strangers.setdefault((answer.product, answer.resource, answer.verdict), set()).add(told.name)
         node.shares = tuple(shares)
@@ -290,31 +279,6 @@ class Inventory:
         return tally.capacity(name, self.classes.get(name))
 
 
-def _share(told: NodeFacts, answer: Recognition) -> Share:
-    cordoned = told.cordoned or any(taint.key in DRAIN_TAINTS for taint in told.taints)
-    group = None
-    if told.ready and not cordoned:
-        group = Group(
-            zone=told.labels.get(labels.ZONE, ""),
-            domain=labels.domain(told.labels, answer.devices),
-            architecture=told.labels.get(labels.ARCHITECTURE, "amd64"),
-            taints=tuple(taint for taint in told.taints if taint.key != answer.resource),
-        )
-    return Share(
-        name=answer.hardware_class,
-        resource=answer.resource,
-        devices=answer.devices,
-        cordoned=cordoned,
-        unready=not told.ready,
-        memory=labels.memory(told.labels) or 0,
-        group=group,
-    )
-
-
 def _free(node: _Node, share: Share, returned: int = 0) -> int:
     """Not below 0: a device that failed is still held by its pod, yet no longer allocatable."""
     return max(share.devices - node.used.get(share.resource, 0) + returned, 0)
-
-
-def _hard(taints: Iterable[Taint]) -> tuple[Taint, ...]:
-    return tuple(sorted(taint for taint in taints if taint.effect in HARD_EFFECTS and taint.key not in STATE_TAINTS))

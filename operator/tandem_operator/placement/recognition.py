@@ -60,9 +60,21 @@ class Recognizer:
                 for value in values:
                     by_value = self._index.setdefault(label, {})
                     by_value.setdefault(value, []).append(_Candidate(rank, name, label, value))
+        self.rivals = dict(self._rivals())
+        """Classes that never get the nodes of one of their values, since another class claims it and goes first."""
         self.resources = frozenset(one.spec.resource_name for one in self.classes.values())
         self.labels = frozenset(self._index) | facts.KEPT
         """Keys that decide anything: the rest of a node's labels need not be kept."""
+
+    def _rivals(self) -> Iterable[tuple[str, str]]:
+        """(name of a class, what is in its way)."""
+        for label, by_value in self._index.items():
+            for value, candidates in by_value.items():
+                first: dict[str, str] = {}
+                for one in sorted(candidates):
+                    winner = first.setdefault(self.classes[one.name].spec.resource_name, one.name)
+                    if winner != one.name:
+                        yield one.name, f"{label}={value} is also claimed by class {winner}"
 
     def recognize(self, labels: Mapping[str, str], allocatable: Mapping[str, int]) -> tuple[Recognition, ...]:
         """One answer per device resource that the node has; none for a node without devices.

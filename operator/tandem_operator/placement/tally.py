@@ -9,7 +9,10 @@ from typing import NamedTuple
 import msgspec
 
 from tandem_operator.api.hardware_class import HardwareClass
+from tandem_operator.placement import labels
 from tandem_operator.placement.capacity import ClassCapacity, NodeGroup, Taint, histogram
+from tandem_operator.placement.facts import NodeFacts
+from tandem_operator.placement.recognition import Recognition
 
 
 class Group(NamedTuple):
@@ -33,6 +36,27 @@ class Share(NamedTuple):
     """Bytes of one device as the node tells it; 0: it does not."""
     group: Group | None
     """None: takes no new pods."""
+
+
+def share_of(told: NodeFacts, answer: Recognition) -> Share:
+    """What a node contributes to the class that one of its resources was recognised as."""
+    group = None
+    if told.ready and not told.drains:
+        group = Group(
+            zone=told.labels.get(labels.ZONE, ""),
+            domain=labels.domain(told.labels, answer.devices),
+            architecture=told.labels.get(labels.ARCHITECTURE, "amd64"),
+            taints=tuple(taint for taint in told.taints if taint.key != answer.resource),
+        )
+    return Share(
+        name=answer.hardware_class,
+        resource=answer.resource,
+        devices=answer.devices,
+        cordoned=told.drains,
+        unready=not told.ready,
+        memory=labels.memory(told.labels) or 0,
+        group=group,
+    )
 
 
 class Tally:

@@ -55,8 +55,11 @@ def _count(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
-def consistent(contradicting: list[Stranger]) -> Statement:
-    """Whether nodes that name the class also are what it says."""
+def consistent(contradicting: list[Stranger], rival: str) -> Statement:
+    """Whether nodes that name the class also are what it says, and no other class claims them."""
+    if rival:
+        message = f"{rival}, which goes first; take the value out of the match of one of the two"
+        return CONSISTENT, "False", "ClaimedTwice", message
     if not contradicting:
         return CONSISTENT, "True", "NothingContradicts", "every node that names this class is what it says"
     count = sum(one.nodes for one in contradicting)
@@ -71,14 +74,14 @@ def invalid(message: str) -> Statement:
 
 
 def status_of(
-    body: Object, capacity: ClassCapacity, strangers: list[Stranger], problem: str, now: datetime
+    body: Object, capacity: ClassCapacity, strangers: list[Stranger], problem: str, now: datetime, rival: str = ""
 ) -> dict[str, Any]:
-    """The status of a class; conditions keep the time of their last change."""
+    """The status of a class; conditions keep the time of their last change. `rival`: a class that goes before."""
     name = body["metadata"]["name"]
     mine = [one for one in strangers if one.hardware_class == name]
     contradicting = [one for one in mine if one.verdict == "Contradicted"]
     parts = [one for one in mine if one.verdict != "Contradicted"]
-    statements = [invalid(problem)] if problem else [available(name, capacity, parts), consistent(contradicting)]
+    statements = [invalid(problem)] if problem else [available(name, capacity, parts), consistent(contradicting, rival)]
     generation = body["metadata"].get("generation", 0)
     before = {one["type"]: one for one in (body.get("status") or {}).get("conditions") or []}
     return {
@@ -127,7 +130,8 @@ class HardwareReporter:
             capacity = self._inventory.capacity(name)
             # What this instance wrote goes before what it read: the watch may be behind.
             known = {**body, "status": self._written.get(name) or body.get("status")}
-            status = status_of(known, capacity, strangers, problems.get(name, ""), self._now())
+            rival = self._inventory.rivals.get(name, "")
+            status = status_of(known, capacity, strangers, problems.get(name, ""), self._now(), rival)
             if status == known["status"]:
                 self._written[name] = status
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from tandem_operator.api.hardware_class import parse_hardware_class
 from tandem_operator.placement.catalogue import bundled, entries, manifest
 from tandem_operator.placement.inventory import Inventory
 from tandem_operator.reconcile.hardware import HardwareReporter, status_of
@@ -63,6 +64,18 @@ def test_a_condition_keeps_its_time_while_its_status_is_the_same() -> None:
     inventory.remove_node("a")
     third = status(inventory, "h100-sxm", second, LATE)
     assert third["conditions"][0]["lastTransitionTime"] == "2030-01-02T00:00:00Z"
+
+
+def test_a_class_whose_nodes_another_takes_says_which_and_what_to_do() -> None:
+    copy = parse_hardware_class({**manifest("b-copy", entries()["h100-sxm"])})
+    inventory = Inventory([copy, *bundled().values()])
+    assert inventory.rivals.keys() == {"h100-sxm"}
+    body = manifest("h100-sxm", entries()["h100-sxm"])
+    rival = inventory.rivals["h100-sxm"]
+    (_, said) = status_of(body, inventory.capacity("h100-sxm"), [], "", EARLY, rival)["conditions"]
+    assert (said["status"], said["reason"]) == ("False", "ClaimedTwice")
+    assert "is also claimed by class b-copy, which goes first" in said["message"]
+    assert Inventory(bundled().values()).rivals == {}
 
 
 class Ear:
