@@ -85,6 +85,8 @@ class PodHello(msgspec.Struct, frozen=True, tag="pod_hello"):
     step_tokens: int = 0
     """Prompt tokens that one step takes at most."""
     coefficients: Coefficients | None = None
+    keeps_prefixes: bool = False
+    """Computed prompts stay for later requests that begin alike."""
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):

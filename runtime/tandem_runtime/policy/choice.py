@@ -134,14 +134,15 @@ def _convert(fleet: Fleet, entry: Waiting, now: float, cached: Mapping[str, int]
     limit = fleet.tpot_limit(entry)
     for pod in fleet.decodes[: law.convert_candidates]:
         known = pod.coefficients
-        if known is None or pod.waiting_tokens > law.convert_tokens or pod.incarnation in avoid:
+        step_tokens = pod.step_tokens or law.convert_tokens
+        if known is None or pod.waiting_tokens > step_tokens or pod.incarnation in avoid:
             continue
         if fleet.admits(pod, entry, entry.tokens + HEADROOM_TOKENS + entry.output_tokens, limit):
             continue
         at_pod = min(cached.get(pod.incarnation, 0), entry.tokens - 1) if cached else 0
         rest = entry.tokens - at_pod
-        chunk = min(rest, law.convert_tokens)
-        steps = (pod.waiting_tokens + rest) / law.convert_tokens
+        chunk = min(rest, step_tokens)
+        steps = (pod.waiting_tokens + rest) / step_tokens
         chunk_seconds = known.prefill_seconds(chunk, max(0, at_pod + (rest - chunk) // 2)) - known.prefill.theta0_s
         step_seconds = pod.step_seconds(1, entry.tokens) + chunk_seconds
         seconds = max(1.0, steps) * step_seconds

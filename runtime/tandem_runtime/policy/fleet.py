@@ -39,7 +39,7 @@ class ChoiceLaw:
     convertible: bool = True
     """Decode pods with TPOT to spare compute prompts when the prefill pool is behind."""
     convert_tokens: int = 512
-    """Prompt tokens that a decode pod adds to one step."""
+    """Prompt tokens that a decode pod adds to one step, where it does not say."""
     convert_share: float = 0.5
     """Of its objective, what a waiting request has left when a decode pod may take its prompt."""
     convert_candidates: int = 4

@@ -37,6 +37,8 @@ class PodSnapshot(msgspec.Struct, frozen=True):
     """0: not known."""
     coefficients: Coefficients | None = None
     """None: what it can do is not known, the one with the least work is the best."""
+    step_tokens: int = 0
+    """Prompt tokens that one of its steps takes; 0: not known."""
     fenced: bool = False
     """It takes nothing new: somebody is about to end it."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +32,10 @@ class Flight:
     """From an idle fleet to the first token, as predicted when it came."""
     output_tokens: int = 0
     """Expected answer."""
+    blocks: Sequence[bytes] = ()
+    """Prefix hashes of the prompt, where pods keep prefixes."""
+    cached_tokens: int = 0
+    """Of the prompt, what the best pod was expected to hold when it came."""
     events: asyncio.Queue[Delta | Failed] = field(default_factory=asyncio.Queue)
     attempt: int = 0
     """Goes up with each pod it is sent to after the first."""
@@ -67,6 +72,7 @@ class Flight:
             service_seconds=self.service_seconds,
             tenant=self.submit.tenant_salt.hex(),
             request_class=self.slo.name,
+            cached_tokens=self.cached_tokens,
             output_tokens=max(0, self.output_tokens - len(self.emitted_ids)),
             tpot_seconds=self.slo.tpot_s,
             resumed=self.attempt > 0,

@@ -135,6 +135,7 @@ class PodLink:
             slots=slots,
             busy_until=busy_until if coefficients is not None else None,
             max_sequences=self.hello.max_sequences,
+            step_tokens=self.hello.step_tokens,
             coefficients=coefficients,
         )
 

@@ -40,6 +40,7 @@ class FakePod:
     kv_total_tokens: int = 100_000
     slots: int | None = None
     coefficients: Coefficients | None = None
+    keeps_prefixes: bool = False
     fail: Callable[[wire.Submit], wire.Failed | None] = lambda submit: None
     die_after_tokens: int | None = None
     """Breaks all its connections when it has sent that many tokens of one request."""
@@ -147,6 +148,7 @@ class FakePod:
             max_context_tokens=self.max_context_tokens,
             compat_hash="same",
             coefficients=self.coefficients,
+            keeps_prefixes=self.keeps_prefixes,
         )
 
     def _state(self) -> wire.PodState:

@@ -168,3 +168,16 @@ async def test_when_the_prefill_pool_keeps_requests_waiting_a_decode_pod_with_sl
         assert [submit.prefill_peer is None for submit in decode.submits] == [False, True]
         assert router.app.backend.ways == {"remote": 1, "converted": 1}
         assert (await stuck)[0] == 200
+
+
+async def test_a_prompt_that_begins_like_an_earlier_one_goes_to_the_prefill_pod_that_computed_that() -> None:
+    pods = [FakePod(f"p{index}", role="prefill", coefficients=FAST, keeps_prefixes=True) for index in range(3)]
+    decode = FakePod("d0", coefficients=FAST)
+    async with running_router(*pods, decode, classes=[CHAT]) as router:
+        for ending in ("first", "second", "third"):
+            assert (await router.complete("a long beginning " * 20 + ending, max_tokens=1))[0] == 200
+        assert (await router.complete("something else", max_tokens=1))[0] == 200
+        signals = await signals_of(router)
+    peers = [submit.prefill_peer.pod for submit in decode.submits if submit.prefill_peer is not None]
+    assert (peers[:3], peers[3] != peers[0]) == ([peers[0]] * 3, True)
+    assert signals.classes["chat"].cached_tokens > 600
