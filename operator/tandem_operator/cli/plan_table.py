@@ -185,8 +185,14 @@ def _answer(problem: Problem, choice: Choice) -> list[tuple[str, str]]:
         (
             "KV link",
             f"{choice.link.kind}: {size:,.0f} MB of one prompt take {duration(choice.link.seconds)} at"
-            f" {choice.link.bytes_per_s * 8 / 1e9:,.0f} Gbit/s",
+            f" {choice.link.bytes_per_s * 8 / 1e9:,.0f} Gbit/s{_assumption(choice)}",
         ),
         ("Choice", f"TTFT {duration(choice.ttft_s)} without queueing, TPOT {duration(choice.tpot_s)}; {price}"),
         ("Why", choice.why),
     ]
+
+
+def _assumption(choice: Choice) -> str:
+    if choice.link.kind != "assumed network":
+        return ""
+    return " (say what it is by --network, or in the HardwareClass)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Final, Literal
 
 import msgspec
@@ -16,20 +15,20 @@ from tandem_operator.placement.room import short_of
 from tandem_operator.placement.sizing import (
     DECODE_LOAD_LIMIT,
     OBJECTIVE_SHARE,
-    PREFILL_LOAD_LIMIT,
     decode_replicas,
     prefill_servers,
     prefill_utilization,
 )
 
 HANDOFF_SHARE: Final = 0.25
-"""Most of the TTFT objective that moving the KV pages may take: it must stay well under it."""
+"""Most of the TTFT objective that moving the KV pages may take: it must stay well under it. Nobody is refused for a
+link that is only assumed; it counts into the TTFT all the same."""
 
 
 class KVLink(msgspec.Struct, frozen=True):
     """Between one prefill and one decode replica."""
 
-    kind: Literal["scale-up domain", "network", "assumed 25 Gbit/s network"]
+    kind: Literal["scale-up domain", "network", "assumed network"]
     bytes_per_s: float
     seconds: float
     """For the pages of one prompt, alone on the link."""
@@ -90,11 +89,12 @@ def kv_link(prefill: Prospect, decode: Prospect) -> KVLink:
         return KVLink("scale-up domain", rate, LINK_SETUP_S + size / rate)
     rate = min(_network(one, prefill.gpus), _network(other, decode.gpus))
     known = one.network_bytes_per_s and other.network_bytes_per_s
-    return KVLink("network" if known else "assumed 25 Gbit/s network", rate, LINK_SETUP_S + size / rate)
+    return KVLink("network" if known else "assumed network", rate, LINK_SETUP_S + size / rate)
 
 
 def _network(hardware: Hardware, gpus: int) -> float:
-    """Every device brings its share of the node's ports; of a node that does not say, one slow port is assumed."""
+    """Every device brings its share of the node's ports; of one that does not say, one slow port is assumed,
+    however many devices: what is not known must not make larger replicas look better."""
     return hardware.network_bytes_per_s * gpus or UNKNOWN_NETWORK_BYTES_PER_S
 
 
@@ -103,7 +103,7 @@ def make_pair(problem: Problem, prefill: Prospect, decode: Prospect, pricing: Pr
     objective, load = problem.objective, problem.load
     link = kv_link(prefill, decode)
     known = prefill.speed is not None and decode.speed is not None
-    if link.seconds > HANDOFF_SHARE * objective.ttft_s:
+    if link.kind != "assumed network" and link.seconds > HANDOFF_SHARE * objective.ttft_s:
         return (
             f"moving the KV pages of {load.prompt_tokens:,} tokens takes {link.seconds:.2f} s over the {link.kind}"
             f" ({link.bytes_per_s * 8 / 1e9:,.0f} Gbit/s): more than {HANDOFF_SHARE:.0%} of the {objective.ttft_s:g} s"
@@ -161,18 +161,19 @@ def _decode_size(problem: Problem, decode: Prospect) -> tuple[float, int]:
 
 
 def least_cost(problem: Problem, prospect: Prospect, pricing: Pricing) -> float:
-    """No pair with this prospect costs less for this role: no hand-off, an endless objective."""
+    """No pair with this prospect costs less for this role: as if the hand-off and the first step took no time."""
     load, price = problem.load, pricing.of(prospect.hardware) * prospect.gpus
     if prospect.speed is None:
         return 0.0
     if prospect.role == "decode":
         rate, count = _decode_size(problem, prospect)
         return price * (count if load.requests_per_s else _per(rate))
-    stages = prospect.candidate.pipeline_parallel
-    busy = (load.requests_per_s or 1.0) * prospect.seconds / stages / PREFILL_LOAD_LIMIT
+    service = prospect.seconds / prospect.candidate.pipeline_parallel
+    slack = round((OBJECTIVE_SHARE * problem.objective.ttft_s - prospect.seconds) / service, 9)
+    miss = 1 - problem.objective.attainment
     if load.requests_per_s:
-        return price * (problem.prefill.replicas or max(1, math.ceil(busy - 1e-9)))
-    return price * busy
+        return price * (problem.prefill.replicas or prefill_servers(load.requests_per_s * service, slack, miss))
+    return price * _per(prefill_utilization(slack, miss) / service)
 
 
 def _short(prefill: Prospect, prefill_count: int, decode: Prospect, decode_count: int) -> int:

@@ -112,12 +112,13 @@ def _pair(problem: Problem, one: Side, other: Side) -> Answer | None:
     size = problem.shape.sequence_bytes(load.prompt_tokens)
     link = one.offer.hardware.interconnect
     if one.offer.name == other.offer.name and link.domain_devices > max(8, one.offer.largest_node):
-        rate = link.bytes_per_s * min(one.tensor, other.tensor)
+        rate, known = link.bytes_per_s * min(one.tensor, other.tensor), True
     else:
         rate = min(side.offer.hardware.network_bytes_per_s * side.gpus or 3.125e9 for side in (one, other))
+        known = all(side.offer.hardware.network_bytes_per_s for side in (one, other))
     handoff = 0.001 + size / rate
     slack = 0.8 * objective.ttft_s - one.seconds - handoff - other.seconds
-    if handoff > 0.25 * objective.ttft_s or slack < 0:
+    if (known and handoff > 0.25 * objective.ttft_s) or slack < 0:
         return None
     service, miss = max(one.seconds / one.stages, handoff), 1 - objective.attainment
     answer_s = other.seconds * load.output_tokens
