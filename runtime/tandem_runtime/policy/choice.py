@@ -54,8 +54,10 @@ def choose(fleet: Fleet, entry: Waiting, now: float, cached: Mapping[str, int] =
     if entry.tokens - at_decode <= fleet.law.short_tokens:
         return _local(decode, entry, at_decode, "short")
     found = choose_prefill(fleet, entry, decode, now, cached)
-    if found is None:
+    if found is None and not fleet.could_prefill(decode.revision, entry, now):
         return _local(decode, entry, at_decode, "no_prefill")
+    if found is None:
+        return _convert(fleet, entry, now, cached) or Hold("prefill_busy")
     prefill, at_prefill, seconds = found
     if entry.streaming or fleet.law.takes_more(prefill, now):
         seconds += decode.step_seconds(1, entry.tokens)
@@ -99,7 +101,7 @@ def choose_prefill(
 ) -> tuple[PodSnapshot, int, float] | None:
     """The prefill pod that is first done with this prompt, its cached tokens, and the seconds until its KV is there.
 
-    None when no prefill pod of the revision could ever compute it.
+    None when no prefill pod of the revision has room for it.
     """
     avoid = entry.avoided(now) if entry.avoid else entry.avoid
     best: tuple[PodSnapshot, int, float] | None = None

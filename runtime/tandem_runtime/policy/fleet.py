@@ -209,6 +209,16 @@ class Fleet:
             if held.serves() and held.room_tokens() >= tokens:
                 yield held
 
+    def could_prefill(self, revision: str, entry: Waiting, now: float) -> bool:
+        """A prefill pod will have room for it, though none has now."""
+        avoid = entry.avoided(now)
+        return any(
+            pod.incarnation not in avoid and (pod.kv_total_tokens or inf) >= entry.tokens
+            for (group_revision, _), group in self._groups.items()
+            if group_revision == revision
+            for pod in group.pods
+        )
+
     def opens_at(self, now: float) -> float:
         """When the next prefill pod takes more work if nothing else is heard; infinite when none is known."""
         ahead_seconds, soonest = self.law.ahead_seconds, inf

@@ -8,10 +8,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
 from functools import partial
 
-import msgspec
-
 from tandem_runtime.contracts.classes import Classes
-from tandem_runtime.contracts.hashing import chain
 from tandem_runtime.contracts.pod_protocol import (
     VERSION,
     Cancel,
@@ -23,14 +20,12 @@ from tandem_runtime.contracts.pod_protocol import (
     RouterHello,
     Submit,
 )
-from tandem_runtime.contracts.signals import Startup
-from tandem_runtime.policy.affinity import PrefixIndex
-from tandem_runtime.policy.choice import NOTHING_CACHED, Hold, Pair
+from tandem_runtime.policy.choice import Hold, Pair
 from tandem_runtime.policy.dispatch import next_dispatch, next_look
-from tandem_runtime.policy.fleet import Fleet
-from tandem_runtime.policy.pods import HEADROOM_TOKENS, PodSnapshot
+from tandem_runtime.policy.pods import HEADROOM_TOKENS
 from tandem_runtime.policy.queue import QueueFull, WaitingQueue
 from tandem_runtime.policy.waiting import Waiting
+from tandem_runtime.router.board import PodBoard
 from tandem_runtime.router.counters import Counters
 from tandem_runtime.router.endpoints import Address
 from tandem_runtime.router.flight import Flight
@@ -39,11 +34,6 @@ from tandem_runtime.router.settings import RouterSettings
 
 TURNED_AWAY = frozenset({Reason.OVERLOADED, Reason.DRAINING})
 """Reasons of pods that did not begin: the request goes back to the queue, as long as its timeout allows."""
-
-MAX_STARTUPS = 256
-"""Start-up records that are kept; pods that come and go for weeks must not fill the memory."""
-LEASE_CHECK_SECONDS = 0.5
-"""A lease that ends is no event: all pods are looked at again that often."""
 
 
 class RouterBackend:
@@ -55,23 +45,20 @@ class RouterBackend:
         self.queue = WaitingQueue(settings.limits, settings.queue)
         self.counters = counters or Counters()
         self.classes = Classes()
-        self.fleet = Fleet(settings.choice)
-        self.links: dict[Address, PodLink] = {}
+        self.board = PodBoard(settings.choice, clock)
+        self.links = self.board.links
+        self.fleet = self.board.fleet
+        self.snapshots = self.board.snapshots
         self.retries: Counter[str] = Counter()
         """By kind: what made requests move to another pod."""
         self.ways: Counter[str] = Counter()
         """By who computes the prompt: dispatches."""
-        self.startups: dict[str, Startup] = {}
-        """By incarnation, the latest ones."""
         self._settings = settings
         self._clock = clock
         self._flights: dict[str, Flight] = {}
         self._details: dict[str, dict[str, object]] = {}
         self._tasks: dict[Address, asyncio.Task[None]] = {}
         self._no_pod_since: float | None = clock()
-        self._prefixes = PrefixIndex()
-        self._stale: set[PodLink] = set()
-        self._leases_seen = clock()
         self._pod_context_tokens: int | None = None
         self._wake: asyncio.TimerHandle | None = None
         self._pump_scheduled = False
@@ -89,9 +76,8 @@ class RouterBackend:
         now = self._clock()
         slo = self.classes.find(request.request_class) or self.classes.default
         prompt_tokens = len(request.prompt_ids)
-        blocks = self._blocks(request)
-        known_tokens = max(self._prefixes.cached_tokens(blocks).values(), default=0) if blocks else 0
-        cached_tokens = min(known_tokens, prompt_tokens - 1)
+        blocks = self.board.blocks(request, self._settings.token().encode())
+        cached_tokens = min(max(self.board.cached_tokens(blocks).values(), default=0), prompt_tokens - 1)
         self.counters.arrive(request.id, slo, prompt_tokens, cached_tokens)
         flight = Flight(
             request,
@@ -160,11 +146,6 @@ class RouterBackend:
         if self._wake is not None:
             self._wake.cancel()
 
-    def snapshots(self) -> list[PodSnapshot]:
-        """Of all pods that are connected."""
-        now = self._clock()
-        return [snapshot for link in self.links.values() if (snapshot := link.snapshot(now)) is not None]
-
     def accepts(self, link: PodLink, hello: PodHello) -> str:
         """Same revision, and not the same pod under a second address."""
         if hello.revision != self._settings.revision:
@@ -179,8 +160,8 @@ class RouterBackend:
         if link.hello is not None and link.hello.max_context_tokens:
             contexts = [other.hello.max_context_tokens for other in self.links.values() if other.hello is not None]
             self._pod_context_tokens = min(contexts)
-            self._note_start(link)
-        self._stale.add(link)
+            self.board.note_start(link)
+        self.board.touch(link)
         self._schedule_pump()
 
     def link_lost(self, link: PodLink, reason: str) -> None:
@@ -247,7 +228,7 @@ class RouterBackend:
         """Sends off what can go, in the queue's order, and ends what waited too long."""
         self._pump_scheduled = False
         now = self._clock()
-        self._refresh(now)
+        self.board.refresh(now)
         if self.fleet.decodes:
             self._no_pod_since = None
         elif self._no_pod_since is None:
@@ -257,66 +238,26 @@ class RouterBackend:
         while (found := next_dispatch(self.queue, self.fleet, now, self._cached)) is not None:
             if found.pair is not None:
                 self._dispatch(self._flights[found.entry.id], found.pair, now)
-                self._refresh(now)
+                self.board.refresh(now)
             elif found.hold is not None:
                 self._refuse_size(found.entry, found.hold)
         self._set_timer(now)
 
-    def _refresh(self, now: float) -> None:
-        """Brings the choice up to date with the links that changed, and with all of them when leases may have ended."""
-        if now - self._leases_seen >= LEASE_CHECK_SECONDS:
-            self._leases_seen = now
-            self._stale.update(self.links.values())
-        for link in self._stale:
-            snapshot = link.snapshot(now)
-            if link.known_as and (snapshot is None or snapshot.incarnation != link.known_as):
-                self.fleet.drop(link.known_as)
-                self._prefixes.drop(link.known_as)
-            link.known_as = ""
-            if snapshot is not None:
-                self.fleet.put(snapshot, now)
-                link.known_as = snapshot.incarnation
-        self._stale.clear()
-
-    def _blocks(self, request: Submit) -> list[bytes]:
-        """Prefix hashes, where some pod keeps prefixes: they take 1.5 us a block."""
-        if not any(link.hello is not None and link.hello.keeps_prefixes for link in self.links.values()):
-            return []
-        return chain(request.prompt_ids, self._settings.token().encode(), request.tenant_salt)
-
     def _cached(self, entry: Waiting) -> Mapping[str, int]:
-        blocks = self._flights[entry.id].blocks
-        return self._prefixes.cached_tokens(blocks) if blocks else NOTHING_CACHED
-
-    def _note_start(self, link: PodLink) -> None:
-        hello, now = link.hello, self._clock()
-        if hello is None:
-            return
-        known = self.startups.pop(hello.incarnation, None)
-        ready = now if link.state is not None and link.state.ready else None
-        if known is None:
-            known = Startup(pod=hello.pod, role=hello.role, incarnation=hello.incarnation, loaded=now, ready=ready)
-        elif known.ready is None:
-            known = msgspec.structs.replace(known, ready=ready)
-        self.startups[hello.incarnation] = known
-        if len(self.startups) > MAX_STARTUPS:
-            del self.startups[next(iter(self.startups))]
+        return self.board.cached_tokens(self._flights[entry.id].blocks)
 
     def _dispatch(self, flight: Flight, pair: Pair, now: float) -> None:
-        by_incarnation = {link.hello.incarnation: link for link in self.links.values() if link.hello is not None}
-        link = by_incarnation[pair.decode.incarnation]
+        link = self.board.link_of(pair.decode)
         peer = None
         if pair.prefill is not None:
-            flight.prefill_link = by_incarnation[pair.prefill.incarnation]
+            flight.prefill_link = self.board.link_of(pair.prefill)
             flight.prefill_link.prefilling.start(flight.submit.id, flight.tokens(), pair.prefill, now)
+            self.board.sent(flight.prefill_link, flight.blocks)
             peer = peer_of(flight.prefill_link)
-        for each in (link, flight.prefill_link):
-            if each is not None and each.hello is not None and each.hello.keeps_prefixes:
-                self._prefixes.note(each.hello.incarnation, flight.blocks)
+        self.board.sent(link, flight.blocks)
         flight.way = pair.way
         flight.predicted_seconds = flight.predicted_seconds or pair.first_token_seconds
         self.ways[pair.way] += 1
-        self._stale.update({link} if flight.prefill_link is None else {link, flight.prefill_link})
         flight.link = link
         flight.pods.append(link.name() if peer is None else f"{peer.pod}+{link.name()}")
         flight.queued_seconds = flight.queued_seconds or now - flight.arrived
@@ -357,13 +298,13 @@ class RouterBackend:
         self._count_prefilled(flight)
         if flight.link is not None:
             flight.link.flights.pop(flight.submit.id, None)
-            self._stale.add(flight.link)
+            self.board.touch(flight.link)
             flight.link = None
 
     def _count_prefilled(self, flight: Flight) -> None:
         if flight.prefill_link is not None:
             flight.prefill_link.prefilling.end(flight.submit.id, self._clock())
-            self._stale.add(flight.prefill_link)
+            self.board.touch(flight.prefill_link)
             flight.prefill_link = None
             self._schedule_pump()
 

@@ -66,7 +66,7 @@ def make_signals(
             for address, link in backend.links.items()
             if link.hello is None
         ],
-        startups=list(backend.startups.values()),
+        startups=list(backend.board.startups.values()),
     )
 
 

@@ -85,6 +85,12 @@ def test_prefill_is_never_taken_from_another_revision_and_then_decode_does_it_it
     assert pair.way == "no_prefill"
 
 
+def test_a_prompt_waits_for_a_prefill_pod_that_is_full_but_not_for_one_that_is_too_small() -> None:
+    full = prefill("p0", kv_total_tokens=2000, kv_used_tokens=1500)
+    assert choose(fleet_of(pod("d0"), full), ask(tokens=1000), 0) == Hold("prefill_busy")
+    assert names(choose(fleet_of(pod("d0"), full), ask(tokens=3000), 0)) == ("d0", "")
+
+
 def test_a_pod_that_does_both_needs_no_peer() -> None:
     assert names(choose(fleet_of(pod("b0", role="both"), prefill("p0")), ask(), 0)) == ("b0", "")
 
