@@ -135,15 +135,15 @@ def measure(
         late=late,
         salvage_s=salvage_s,
         lead_s=lead_s,
-        flow_per_s=expected_flow(state.flow),
+        flow_per_s=expected_flow(state.flow, late > 0),
     )
 
 
 def mix_of(state: State, windows: Windows) -> Mix:
     """Lengths of prompts that arrive and of answers that end, each of the longest window that still tells the truth."""
     spans = (windows.fast, windows.medium, windows.slow)
-    prompts = _truest([(s.requests, s.prompt_tokens, s.squares) for s in spans])
-    outputs = _truest([(s.completed, s.output_tokens, s.output_squares) for s in spans])
+    prompts = _truest([(s.requests, s.prompt_tokens, s.squares) for s in spans], 0.0)
+    outputs = _truest([(s.completed, s.output_tokens, s.output_squares) for s in spans], OUTPUT_CHANGE)
     prompt, square = _with_prior(*prompts, PROMPT_PRIOR_TOKENS, 2 * PROMPT_PRIOR_TOKENS**2)
     known = max(state.output_tokens_mean or OUTPUT_PRIOR_TOKENS, 1.0)
     output, output_square = _with_prior(*outputs, known, max(state.output_square_mean, known**2))
@@ -158,7 +158,7 @@ def mix_of(state: State, windows: Windows) -> Mix:
     )
 
 
-def _truest(windows: list[tuple[float, float, float]]) -> tuple[float, float, float]:
+def _truest(windows: list[tuple[float, float, float]], least_change: float) -> tuple[float, float, float]:
     """Of (count, sum, sum of squares) from the shortest window to the longest: the longest that no shorter denies."""
     chosen = windows[-1]
     for window in reversed(windows[:-1]):
@@ -167,7 +167,8 @@ def _truest(windows: list[tuple[float, float, float]]) -> tuple[float, float, fl
             break
         mean = chosen[1] / max(chosen[0], 1.0)
         variance = max(chosen[2] / max(chosen[0], 1.0) - mean * mean, 0.01 * mean * mean)
-        if abs(total / count - mean) > LENGTH_SIGMAS * math.sqrt(variance / count):
+        change = abs(total / count - mean)
+        if change > LENGTH_SIGMAS * math.sqrt(variance / count) and change > least_change * mean:
             chosen = window
     return chosen
 
@@ -182,18 +183,21 @@ ENOUGH = 20.0
 """Requests whose mean length says something."""
 LENGTH_SIGMAS = 4.0
 """A change of lengths is believed from this far on: lengths have heavier tails than the normal distribution."""
+OUTPUT_CHANGE = 0.25
+"""... and, of answers, when it is at least this large: long ones come in company, and a pod takes long to start."""
 
 
-def expected_flow(flow: tuple[tuple[float, float], ...]) -> float:
+def expected_flow(flow: tuple[tuple[float, float], ...], draining: bool) -> float:
     """Output tokens per second that pods will have to generate: as measured, less chance, and its rise once more.
 
     A rise beyond chance goes on for as long as it has been seen: a pile that has grown for 20 s has not stopped.
+    `draining`: a backlog is being worked off, so what runs fills all pods whatever the load is, and rises with them.
     """
     if len(flow) < 3:
         return 0.0
     recent = (flow[-1][1] + flow[-2][1]) / 2
     rise = recent - flow[0][1]
-    return recent * (1 - FLOW_CHANCE) + (rise if rise > FLOW_RISE * recent else 0.0)
+    return recent * (1 - FLOW_CHANCE) + (rise if rise > FLOW_RISE * recent and not draining else 0.0)
 
 
 FLOW_CHANCE = 0.1

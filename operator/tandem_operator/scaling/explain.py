@@ -62,11 +62,11 @@ def _bottleneck(moment: Moment) -> Bottleneck:
     if demand.now_per_s <= 0:
         return "None"
     prefill, decode = capacity_per_s(moment.settings, need, moment.ready)
+    if 0 < moment.ready.prefill < need.by_link and moment.ready.prefill > need.steady.erlangs:
+        return "KVLink"
     if min(prefill, decode) >= demand.now_per_s:
         waiting_s = moment.reading.queue_requests / demand.now_per_s
         return "Queue" if waiting_s > demand.target.ttft_s else "None"
-    if need.by_link >= need.targets.prefill and need.by_link > need.burst.erlangs + 1:
-        return "KVLink"
     return "Prefill" if prefill <= decode else "Decode"
 
 

@@ -47,9 +47,9 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     """Start-up before one was measured, unless the coefficients tell a longer load: a 70B model on a prepared node."""
     startup_quantile_sigmas: float = 1.0
     """Mean plus this many deviations: five pods of six are there by then."""
-    growth_quantile: float = 0.9
-    """Growth of load within one start-up that is insured: one in ten may see more, and convertible decoders help."""
-    growth_prior: float = 1.05
+    growth_quantile: float = 0.8
+    """Growth of load within one start-up that is insured: one in five may see more; convertible decoders help there."""
+    growth_prior: float = 1.03
     """Before growth was seen."""
     growth_step: float = 0.03
     """Of the quantile tracker, in units of the logarithm of growth, per comparison."""
@@ -68,8 +68,8 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     ttft_spare_s: float = 0.05
     """Router, network and the first decode step, before a queue has begun."""
 
-    late_drain_s: float = 300.0
-    """Requests whose deadline has passed are worked off within this; nobody waits longer than a few minutes."""
+    late_drain_s: float = 600.0
+    """Requests whose deadline has passed are worked off within this; what they miss cannot be won back."""
     drain_floor_s: float = 5.0
     """Shortest time in which a salvageable backlog is to be worked off: below this, noise would size the pool."""
 
@@ -80,7 +80,7 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     """Of the last three decisions, those that must ask for more before more is given."""
     stable_s: float = 60.0
     """After a panic nothing is removed for this, nor for a start-up, whichever is longer."""
-    violation_over_idle: float = 1.0
+    violation_over_idle: float = 0.6
     """Cost of missing objectives for want of a pod over cost of an idle pod, for the same time: the ski-rental hold is
     start-up x (1 + this)."""
     hold_floor_s: float = 60.0

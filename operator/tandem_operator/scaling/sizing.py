@@ -182,11 +182,15 @@ def decode_pods(load: DecodeLoad, miss: float) -> int:
 
 def link_pods(rate_per_s: float, mix: Mix, coefficients: Coefficients, law: Law) -> int:
     """Pods whose links together carry the KV of all prompts."""
+    return math.ceil(rate_per_s * link_seconds(mix, coefficients) / law.link_full - 1e-9)
+
+
+def link_seconds(mix: Mix, coefficients: Coefficients) -> float:
+    """Seconds that one prompt's KV keeps a link busy; 0: the link is not known."""
     link = coefficients.link
-    if link.bytes_per_s <= 0 or coefficients.kv_bytes_per_token <= 0 or rate_per_s <= 0:
-        return 0
-    busy = rate_per_s * (link.setup_s + mix.prompt_tokens * coefficients.kv_bytes_per_token / link.bytes_per_s)
-    return math.ceil(busy / law.link_full - 1e-9)
+    if link.bytes_per_s <= 0:
+        return 0.0
+    return link.setup_s + mix.prompt_tokens * coefficients.kv_bytes_per_token / link.bytes_per_s
 
 
 def convertible_pods(
