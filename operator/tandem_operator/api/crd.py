@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel
 
 from tandem_operator.api import hardware_class, hardware_rules, names, rules
+from tandem_operator.api.hardware_status import HardwareClassStatus
 from tandem_operator.api.schema import structural_schema
 from tandem_operator.api.spec import InferenceDeploymentSpec
 from tandem_operator.api.status import InferenceDeploymentStatus
@@ -83,7 +84,7 @@ HARDWARE_CLASS: Final = Definition(
         " ones come with the operator; `kubectl get hwc` shows what the cluster has of them."
     ),
     spec=hardware_class.HardwareClassSpec,
-    status=hardware_class.HardwareClassStatus,
+    status=HardwareClassStatus,
     root_rules=hardware_rules.ROOT_RULES,
     columns=[
         _column("Nodes", ".status.nodes", "Nodes of this class.", "integer"),
