@@ -89,8 +89,10 @@ class Router:
         except QueueFull:
             self._fleet.shed(flight)
             return
+        waited = bool(self._flights)
         self._flights[flight.id] = flight
-        self.pump()
+        if not waited or self._dirty or now >= min(self._look_s, self._expire_s + EXPIRE_EVERY_S):
+            self.pump()  # else nothing has changed since the last look, and that left others waiting
 
     def _dispatch_at_once(self, entry: Waiting, flight: Flight, now: float) -> bool:
         """With nobody else in the queue the queue has no say: the choice is all there is."""
