@@ -108,9 +108,8 @@ def read_cluster(source: Manifest | None) -> Fleet:
     """Nodes and classes of the cluster of $KUBECONFIG."""
     from tandem_operator.cli.plan_cluster import ClusterUnread, cluster_fleet  # the client takes a second to import
 
-    owner = f"{source.infd.namespace}/{source.infd.name}" if source else ""
     try:
-        offers, notes = cluster_fleet(owner)
+        offers, notes = cluster_fleet(source.infd if source else None)
     except ClusterUnread as error:
         raise WrongInput(str(error)) from error
     return Fleet(offers, notes)

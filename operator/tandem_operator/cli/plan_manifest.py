@@ -67,13 +67,12 @@ def remarks(problem: Problem, choice: Choice | Refusal) -> Iterator[str]:
     """What is not as one would wish, a sentence each."""
     if isinstance(choice, Refusal):
         return
-    for role in ROLES:
-        candidate = choice.role(role).candidate
-        if candidate.gpus > TORCH_ENGINE.tensor_parallel or candidate.quantization != "None":
-            yield (
-                f"{role} on {candidate} is arithmetic so far: {TORCH_ENGINE.name} runs a replica on one device, with"
-                " weights as stored; executor Emulated runs the plan, or add --executor Torch for what runs today"
-            )
+    sides = [(role, choice.role(role).candidate) for role in ROLES]
+    if ahead := [f"{role} on {one}" for role, one in sides if one.gpus > 1 or one.quantization != "None"]:
+        yield (
+            f"{' and '.join(ahead)}: arithmetic so far; {TORCH_ENGINE.name} runs a replica on one device, with weights"
+            " as stored. Executor Emulated runs the plan; --executor Torch plans what runs today"
+        )
     if choice.short:
         what = "1 replica finds" if choice.short == 1 else f"{choice.short} replicas find"
         yield f"{what} no room now; such pods wait until nodes are added or freed"

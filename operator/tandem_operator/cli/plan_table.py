@@ -16,13 +16,15 @@ from tandem_operator.placement.choose import Choice, Survey
 from tandem_operator.placement.explain import duration, nearest
 from tandem_operator.placement.offers import UNLIMITED_NODES
 from tandem_operator.placement.pairs import Pair
-from tandem_operator.placement.problem import ROLES, Problem, Role
+from tandem_operator.placement.problem import ROLES, Offer, Problem, Role
 from tandem_operator.placement.rank import price_per_hour
 
 ROWS: Final = 8
 """Candidates shown per role; those that follow cost more."""
 REASONS: Final = 6
 """Classes that are out and shown with their reason."""
+SHOWN_SIZES: Final = 3
+"""Kinds of nodes of one class, by what is free, that are told one by one."""
 PIPED_WIDTH: Final = 120
 WIDE: Final = 100
 """Columns from which the memory is shown term by term."""
@@ -79,13 +81,20 @@ def _question(problem: Problem, notes: tuple[str, ...]) -> list[tuple[str, str]]
 
 
 def _fleet(problem: Problem) -> list[str]:
-    counted = [
-        f"{offer.name} {' + '.join(f'{nodes} x {devices}' for devices, nodes in offer.free) or 'none free'}"
-        for offer in problem.offers
-        if offer.free not in (((offer.largest_node, UNLIMITED_NODES),),)
-    ]
     endless = [offer.name for offer in problem.offers if offer.free == ((offer.largest_node, UNLIMITED_NODES),)]
+    counted = [_count(offer) for offer in problem.offers if offer.name not in endless]
     return [*counted, *([f"as many nodes as wanted of {', '.join(endless)}"] if endless else [])]
+
+
+def _count(offer: Offer) -> str:
+    """Nodes x free devices; of many kinds of nodes the sums."""
+    free = [(devices, nodes) for devices, nodes in offer.free if devices and nodes]
+    if len(free) > SHOWN_SIZES:
+        sums = (
+            f"{sum(nodes for _, nodes in free)} nodes, {sum(devices * nodes for devices, nodes in free)} devices free"
+        )
+        return f"{offer.name} {sums}"
+    return f"{offer.name} {' + '.join(f'{nodes} x {devices}' for devices, nodes in free) or 'none free'}"
 
 
 def _candidates(console: Console, problem: Problem, found: Survey, role: Role) -> None:

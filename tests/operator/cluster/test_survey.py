@@ -97,6 +97,19 @@ def test_the_table_is_of_what_the_cluster_has(
     assert "l40s" not in out, "no node is one"
 
 
+def test_tainted_nodes_do_not_count_and_it_is_said_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = cluster()
+    for one in source.kinds["Node"]:
+        one["spec"] = {"taints": [{"key": "sku", "value": "gpu", "effect": "NoSchedule"}]}
+    assert plan(monkeypatch, tmp_path, source) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "h100-sxm none free; " in out
+    assert "2 nodes are tainted (sku) and do not count; tolerations in the template of -f help" in out
+    assert "2 replicas find no room now" in out
+
+
 @pytest.mark.parametrize(
     ("source", "says"),
     [
