@@ -14,8 +14,8 @@ from tandem_operator.scaling.settings import Settings
 from tandem_operator.scaling.signals import Reading
 from tandem_operator.scaling.sizing import decode_misses, prefill_misses
 
-SEARCH_STEPS = 12
-"""Of the load at which a size changes: to a quarter of a thousandth of the span."""
+SEARCH_STEPS = 9
+"""Of the load at which a size changes: to a five-hundredth of the span."""
 SEARCH_SPAN = 2.0
 """Loads up to this many times that of now are searched."""
 

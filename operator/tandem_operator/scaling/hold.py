@@ -44,7 +44,7 @@ def step(
     if up > current and (panic or sum(memory.ups) >= law.up_ticks):
         return Step(up, _grown(memory, up, load, now, law))
     begun = bool(memory.peaks) and not frozen_by
-    long_s = hold_s * law.patience
+    long_s = max(hold_s * law.patience, law.patience_floor_s * memory.hold_factor)
     memory = msgspec.structs.replace(
         memory,
         peaks=_watch(memory.peaks, near if begun else current, now, long_s),

@@ -51,7 +51,7 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     """Growth of load within one start-up that is insured: one in five may see more; convertible decoders help there."""
     growth_prior: float = 1.03
     """Before growth was seen."""
-    growth_step: float = 0.03
+    growth_step: float = 0.015
     """Of the quantile tracker, in units of the logarithm of growth, per comparison."""
     growth_max: float = 3.0
     """An insurance above this is no insurance but a second fleet."""
@@ -95,11 +95,13 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     """A pod that would not be needed at this much more load goes after one hold; one that might, after `patience`."""
     patience: float = 3.0
     """Holds before a removal that noise of the load could take back: after so long, a lull is no chance."""
+    patience_floor_s: float = 600.0
+    """... and at least this: ten independent minutes, whose highest is two deviations above their mean."""
     shrink_tail: float = 0.5
     """The pool that remains after a removal must keep this share of the allowed tail, not all of it."""
     shrink_flexible: float = 0.7
     """... and with no more than this share of the convertible capacity that growth reckons with."""
-    shrink_sigmas: float = 1.0
+    shrink_sigmas: float = 1.5
     """Removal reckons with load this many deviations of the measured rate above it."""
 
     convert_tokens: int = 512
