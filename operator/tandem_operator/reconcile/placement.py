@@ -12,10 +12,11 @@ from tandem_operator.placement.problem import ROLES, Problem
 from tandem_operator.reconcile.errors import Waiting
 from tandem_operator.reconcile.models import Models
 from tandem_operator.reconcile.observe import Observed, label
-from tandem_operator.reconcile.placer import Placer, is_asked
+from tandem_operator.reconcile.placer import Placer
 from tandem_operator.reconcile.placing import Placing
 from tandem_operator.reconcile.pods import finds_no_node, is_on_a_node
 from tandem_operator.reconcile.record import read_record
+from tandem_operator.reconcile.wishes import is_asked
 from tandem_operator.render.hardware import ANY_NODE
 
 UNWATCHED = Placing(ANY_NODE, Reason.ANY_NODE, "pods run on any node: this operator does not watch nodes")

@@ -5,6 +5,7 @@ Pods that stand are left alone: what was chosen is read back from the pools and 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -28,7 +29,9 @@ from tandem_operator.reconcile import placement_status
 from tandem_operator.reconcile.claims import Claims
 from tandem_operator.reconcile.placing import Known, Placing, Unplaced
 from tandem_operator.reconcile.record import NOWHERE, Record, RoleRecord
+from tandem_operator.reconcile.rendered import coefficients_of, current_of, hardware_of, shares_clique
 from tandem_operator.reconcile.tolerations import tolerated_by
+from tandem_operator.reconcile.wishes import forgoes_devices, is_asked, same_weights, still_as_asked
 from tandem_operator.render.hardware import Hardware
 
 DEFAULT_RESOURCE: Final = "nvidia.com/gpu"
@@ -56,7 +59,7 @@ class Placer:
 
     def pose(self, infd: InferenceDeployment, known: Known) -> Problem | None:
         """The problem that `place` would solve; None: it would not choose."""
-        if known.shape is None or not self._is_ready() or _forgoes(infd):
+        if known.shape is None or not self._is_ready() or forgoes_devices(infd):
             return None
         problem = problem_of(infd.spec, known.shape, self._offers_for(infd))
         sought = any(is_asked(getattr(infd.spec, role)) for role in ROLES)
@@ -76,11 +79,21 @@ class Placer:
                 "devices are asked for, but no node has any that a HardwareClass claims; add such nodes, or set"
                 " autoscaling.maxNodes of the class whose nodes can be created"
             )
-        current = _current(record, tuple(settled))
+        current = current_of(record, tuple(settled))
         outcome = self._choose(f"{infd.namespace}/{infd.name}", problem, current)
         if isinstance(outcome, Refusal):
-            raise Unplaced(outcome.reason, placement_status.refused_roles(outcome))
+            return self._standing(infd, record or NOWHERE, outcome)
         return self._chosen(infd, outcome, record or NOWHERE, frozenset(stuck))
+
+    def _standing(self, infd: InferenceDeployment, record: Record, refusal: Refusal) -> Placing:
+        """What was chosen before goes on, if the spec still allows it: nodes went, or an objective became too strict.
+        Raises Unplaced."""
+        roles = [(getattr(infd.spec, role), record.role(role)) for role in ROLES]
+        if not all(one and still_as_asked(one, pool) for pool, one in roles) or not same_weights(infd, record):
+            raise Unplaced(refusal.reason, placement_status.refused_roles(refusal))
+        kept = self._kept(infd, record, "")
+        message = f"{refusal.reason}; what was chosen before stays"
+        return dataclasses.replace(kept, reason=Reason.NO_FIT, message=message, holds=False)
 
     def _choose(self, owner: str, problem: Problem, current: Current | None) -> Choice | Refusal:
         """Again only when something changed that could matter: most nodes that come and go do not."""
@@ -94,8 +107,8 @@ class Placer:
         return outcome
 
     def _chosen(self, infd: InferenceDeployment, choice: Choice, record: Record, stuck: frozenset[Role]) -> Placing:
-        clique = _shares_clique(choice)
-        coefficients = _coefficients(choice) if infd.spec.runtime.executor == "Emulated" else {}
+        clique = shares_clique(choice)
+        coefficients = coefficients_of(choice) if infd.spec.runtime.executor == "Emulated" else {}
         made = Record(
             emulates=bool(coefficients),
             prefill=self._role_record(infd, choice.prefill, "prefill", record, stuck, clique),
@@ -104,7 +117,7 @@ class Placer:
         self._claim(infd, made)
         where = "; ".join(f"{role} on {choice.role(role).candidate}" for role in ROLES)
         return Placing(
-            hardware=_hardware(made, coefficients, choice.prefill.candidate.quantization),
+            hardware=hardware_of(made, coefficients, choice.prefill.candidate.quantization),
             reason=Reason.CHOSEN,
             message=f"{where}; {choice.why}",
             status=placement_status.chosen(choice, made),
@@ -138,13 +151,13 @@ class Placer:
         """No choice can be made: what the user said literally, or what runs, or any node."""
         asked = {role: pool for role in ROLES if is_asked(pool := getattr(infd.spec, role))}
         if not asked:
-            if record not in (None, NOWHERE) and not _forgoes(
+            if record not in (None, NOWHERE) and not forgoes_devices(
                 infd
             ):  # the model was known when it was chosen, and will be again
-                return self._kept(infd, record or NOWHERE, known)
+                return self._kept(infd, record or NOWHERE, known.why_not or "nodes are not known")
             why = known.why_not if known.shape is None else "no node has devices that a HardwareClass claims"
             why = why if self._is_ready() or known.shape is None else "nodes are not known"
-            why = "gpus is 0" if _forgoes(infd) else why
+            why = "gpus is 0" if forgoes_devices(infd) else why
             text = f"pods run on the CPU of any node: {why}"
             return Placing(Hardware(coefficients=self._emulated_speed(infd, known)), Reason.ANY_NODE, text)
         literal = {role: self._literal(infd, role, pool, record) for role, pool in asked.items()}
@@ -152,15 +165,16 @@ class Placer:
         self._claim(infd, made)
         message = f"as the spec says, unchecked: {known.why_not or 'nodes are not known'}"
         status = placement_status.plain(made, message)
-        return Placing(_hardware(made, {}, "None"), Reason.AS_ASKED, message, status, self._blocked(made))
+        return Placing(hardware_of(made, {}, "None"), Reason.AS_ASKED, message, status, blocked=self._blocked(made))
 
-    def _kept(self, infd: InferenceDeployment, record: Record, known: Known) -> Placing:
+    def _kept(self, infd: InferenceDeployment, record: Record, why_not: str) -> Placing:
         self._claim(infd, record)
-        message = f"as chosen before; not planned anew: {known.why_not or 'nodes are not known'}"
+        message = f"as chosen before; not planned anew: {why_not}" if why_not else "as chosen before"
         status = placement_status.plain(record, message)
         quantization = next((one.quantization for role in ROLES if (one := record.role(role))), "None")
         there = {str(role): "" for role in ROLES if record.emulates}
-        return Placing(_hardware(record, there, quantization), Reason.CHOSEN, message, status, self._blocked(record))
+        hardware = hardware_of(record, there, quantization)
+        return Placing(hardware, Reason.CHOSEN, message, status, blocked=self._blocked(record))
 
     def _literal(self, infd: InferenceDeployment, role: Role, pool: Pool, record: Record | None) -> RoleRecord:
         """Raises Unplaced for classes that do not exist, or of which no node is large enough."""
@@ -188,7 +202,7 @@ class Placer:
             terms=tuple(tuple(node_selector_terms(one)) for one in classes),
         )
         old = record.role(role) if record else None
-        return old if old and _still_as_asked(old, pool) else made
+        return old if old and still_as_asked(old, pool) else made
 
     @property
     def _classes(self) -> dict[str, HardwareClass]:
@@ -266,46 +280,7 @@ class Placer:
         outcome = choose(problem_of(infd.spec, known.shape, (unlimited_offer(source),)))
         if isinstance(outcome, Refusal):
             raise Unplaced(outcome.reason, placement_status.refused_roles(outcome))
-        return _coefficients(outcome)
-
-
-def is_asked(pool: Pool) -> bool:
-    return bool(pool.gpus or pool.tensor_parallel or pool.hardware_classes)
-
-
-def _forgoes(infd: InferenceDeployment) -> bool:
-    """Whether a pool shall have no devices: then nothing is chosen for the other either."""
-    return any(getattr(infd.spec, role).gpus == 0 for role in ROLES)
-
-
-def _still_as_asked(old: RoleRecord, pool: Pool) -> bool:
-    return (
-        old.asked == tuple(pool.hardware_classes)
-        and pool.gpus in (None, old.devices)
-        and pool.tensor_parallel in (None, old.tensor_parallel)
-    )
-
-
-def _current(record: Record | None, settled: tuple[Role, ...]) -> Current | None:
-    if record is None or record.prefill is None or record.decode is None:
-        return None
-    return Current(record.prefill.candidate, record.decode.candidate, settled)
-
-
-def _hardware(record: Record, coefficients: dict[str, str], quantization: str) -> Hardware:
-    placements = {str(role): one.placement for role in ROLES if (one := record.role(role))}
-    return Hardware(placements, coefficients, quantization, record.text)
-
-
-def _coefficients(choice: Choice) -> dict[str, str]:
-    made = {str(role): choice.role(role).coefficients for role in ROLES}
-    if None in made.values():
-        return {}
-    return {role: msgspec.json.format(msgspec.json.encode(one), indent=1).decode() for role, one in made.items()}
-
-
-def _shares_clique(choice: Choice) -> bool:
-    return choice.link.kind == "scale-up domain"
+        return coefficients_of(outcome)
 
 
 assert ROLES == names.POOL_ROLES

@@ -27,6 +27,8 @@ class Placing:
     reason: str
     message: str
     status: dict[str, Any] = field(default_factory=dict)
+    holds: bool = True
+    """False: nothing that is allowed can work any more; what was chosen before stays as it is."""
     blocked: dict[str, str] = field(default_factory=dict)
     """By role: why pods that wait for a node find none, and what to do."""
 

@@ -31,6 +31,7 @@ from tandem_operator.reconcile.report import (
     role_status,
     same_status,
     unplaced,
+    without_hardware,
     write_conditions,
 )
 from tandem_operator.reconcile.world import Cluster, Notice, Object
@@ -103,7 +104,9 @@ class Reconciler:
         override, override_ends = self._repairs.statement(key, body, drifts, self._now())
         states, statements = describe(name, observed, plan.revision, plan.serving_revision, placing.blocked)
         accepted = Statement(c.ACCEPTED, True, Reason.VALID, "the spec is valid")
-        placed = Statement(c.PLACED, True, placing.reason, placing.message)
+        placed = Statement(c.PLACED, placing.holds, placing.reason, placing.message)
+        if not placing.holds:
+            statements = without_hardware(statements, placed)
         status: dict[str, Any] = {"revision": plan.revision, "url": client_url(name, namespace)}
         status |= {"placement": placing.status} if placing.status else {}
         status |= {state.role: role_status(state) for state in states if state.want}

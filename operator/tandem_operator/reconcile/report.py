@@ -144,6 +144,13 @@ def unplaced(reason: str, message: str, runs: bool) -> list[Statement]:
     ]
 
 
+def without_hardware(statements: list[Statement], placed: Statement) -> list[Statement]:
+    """Ready says first that nothing can work as the spec wants it, unless pods are in trouble already."""
+    message = f"{placed.message}; it goes on serving"
+    ready = Statement(c.READY, False, placed.reason, message)
+    return [ready if one.type == c.READY and one.status else one for one in statements]
+
+
 def write_conditions(
     statements: list[Statement], previous: list[dict[str, Any]], generation: int, now: datetime
 ) -> list[dict[str, Any]]:

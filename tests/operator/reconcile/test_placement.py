@@ -251,16 +251,48 @@ async def test_a_wish_that_cannot_be_is_told(pool: dict[str, Any], says: str) ->
     assert says in world.condition("Placed")["message"]
 
 
-async def test_a_refused_change_leaves_what_runs_alone() -> None:
+async def test_a_change_to_hardware_that_cannot_be_leaves_what_runs_alone() -> None:
     world = make(emulated(), h100_sxm=2)
     await world.settle()
     before = world.pod("decode")
-    world.change(slo=[{"class": "x", "ttft": {"base": "1ms"}, "tpot": "50ms"}])
+    world.change(decode={"gpus": 16})
     assert await world.look() == math.inf
     assert world.condition("Placed")["status"] == "False"
+    assert "a replica of 16 devices fits no single node" in world.condition("Placed")["message"]
     assert "what ran before is left as it is" in world.condition("Ready")["message"]
     assert world.pod("decode") == before
     assert world.infd()["status"]["decode"]["summary"] == "1/1"
+
+
+async def test_an_objective_that_became_too_strict_is_told_and_what_runs_is_still_looked_after() -> None:
+    world = make(emulated(), h100_sxm=2)
+    await world.settle()
+    before = world.pod("decode")
+    decode = world.infd()["spec"].get("decode", {})
+    world.change(slo=[{"class": "x", "ttft": {"base": "1ms"}, "tpot": "50ms"}], decode={**decode, "replicas": 2})
+    await world.settle()
+    assert world.condition("Placed")["status"] == world.condition("Ready")["status"] == "False"
+    assert world.condition("Ready")["reason"] == "NoFit"
+    assert "is above 1 ms" in world.condition("Ready")["message"]
+    assert world.pod("decode") == before
+    assert world.infd()["status"]["decode"]["summary"] == "2/2", "the count is followed all the same"
+
+
+async def test_when_all_nodes_that_hold_the_model_go_the_pools_stay_and_wait_for_them() -> None:
+    world = make(emulated("Llama-3.1-70B"), l4=2)
+    nodes = world.nodes("h100-sxm", 2)
+    await world.settle()
+    before = {role: world.pod(role) for role in names.POOL_ROLES}
+    for node in nodes:
+        world.inventory.remove_node(node)
+    await world.settle()
+    assert world.condition("Placed")["reason"] == "NoFit"
+    assert "what was chosen before stays" in world.condition("Placed")["message"]
+    assert {role: world.pod(role) for role in names.POOL_ROLES} == before
+    world.nodes("h100-sxm", 2)
+    await world.settle()
+    assert world.condition("Placed")["reason"] == "Chosen"
+    assert {role: world.pod(role) for role in names.POOL_ROLES} == before
 
 
 async def test_more_nodes_of_a_cheaper_class_do_not_move_pods_that_stand_unless_it_pays() -> None:
