@@ -26,7 +26,7 @@ def recoveries(ledger: Ledger, steps_s: tuple[float, ...], end: float) -> tuple[
     for second in range(1, size + 1):
         met[second] += met[second - 1]
         counted[second] += counted[second - 1]
-    limits = [*steps_s[1:], end]
+    limits = [min(limit, end) for limit in (*steps_s[1:], end)]
     return tuple(_recovery(met, counted, int(step), int(limit)) for step, limit in zip(steps_s, limits, strict=True))
 
 

@@ -127,7 +127,10 @@ def _vary(made: Scenario, variant: str, quick: bool) -> Scenario:
         return replace(made, settings=settings(mistaken(LLAMA_70B_FP8_4XH100)))
     if variant == "gpucap":
         cap = max(2, round(CAP_SHARE * peak_pods(made))) * DEVICES
-        return replace(made, settings=settings(budget_gpus=cap), fleet=replace(made.fleet, gpus=cap))
+        decode = min(made.decode_start, max(1, cap // DEVICES // 3))
+        start = min(made.prefill_start, cap // DEVICES - decode)
+        capped = replace(made, prefill_start=start, decode_start=decode)
+        return replace(capped, settings=settings(budget_gpus=cap), fleet=replace(made.fleet, gpus=cap))
     return made
 
 

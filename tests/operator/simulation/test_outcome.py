@@ -62,6 +62,8 @@ def test_recovery_is_counted_from_the_step_to_the_first_minute_that_is_good() ->
     assert 30.0 < late.recovery_s[0] < 80.0
     never = simulate(scenario(STEP, (1, 1), steps_s=(100.0,)), Planned(), 0)
     assert never.recovery_s == (None,)
+    cut = simulate(scenario(STEP, (1, 1), steps_s=(100.0, 300.0), end_s=50.0), Planned(), 0)
+    assert cut.recovery_s == (None, None), "a step that did not come is not recovered from"
 
 
 def test_churn_reversals_and_scale_downs_are_of_the_reported_part() -> None:

@@ -25,6 +25,7 @@ def test_every_scenario_can_be_made_and_sends_its_first_requests(name: str) -> N
     assert 0 <= made.report_from_s < made.until_s
     assert (made.fleet.gpus is not None) == (name == "S6-gpucap")
     assert made.fleet.gpus == made.settings.budget_gpus
+    assert made.fleet.gpus is None or 4 * (made.prefill_start + made.decode_start) <= made.fleet.gpus
 
 
 def test_an_unknown_scenario_is_told_the_known_ones() -> None:
