@@ -133,7 +133,7 @@ class Placer:
         asked = tuple(getattr(infd.spec, role).hardware_classes)
         old = record.role(role)
         if old and old.candidate == pool.candidate and old.asked == asked and role not in stuck:
-            return old
+            return msgspec.structs.replace(old, literal=False)
         classes = (pool.candidate.hardware_class, *pool.alternatives)
         return RoleRecord(
             classes=classes,
@@ -148,32 +148,34 @@ class Placer:
         )
 
     def _unchosen(self, infd: InferenceDeployment, known: Known, record: Record | None) -> Placing:
-        """No choice can be made: what the user said literally, or what runs, or any node."""
+        """No choice can be made: what the user said literally, else what was chosen before, else any node."""
+        why_not = known.why_not or "nodes are not known"
         asked = {role: pool for role in ROLES if is_asked(pool := getattr(infd.spec, role))}
+        # The model was known when it was chosen, and will be again.
+        before = record.chosen if record and not forgoes_devices(infd) else NOWHERE
+        if not asked and before != NOWHERE:
+            return self._kept(infd, before, why_not)
         if not asked:
-            if record not in (None, NOWHERE) and not forgoes_devices(
-                infd
-            ):  # the model was known when it was chosen, and will be again
-                return self._kept(infd, record or NOWHERE, known.why_not or "nodes are not known")
-            why = known.why_not if known.shape is None else "no node has devices that a HardwareClass claims"
+            why = why_not if known.shape is None else "no node has devices that a HardwareClass claims"
             why = why if self._is_ready() or known.shape is None else "nodes are not known"
             why = "gpus is 0" if forgoes_devices(infd) else why
             text = f"pods run on the CPU of any node: {why}"
             return Placing(Hardware(coefficients=self._emulated_speed(infd, known)), Reason.ANY_NODE, text)
         literal = {role: self._literal(infd, role, pool, record) for role, pool in asked.items()}
-        made = Record(prefill=literal.get("prefill"), decode=literal.get("decode"))
-        self._claim(infd, made)
-        message = f"as the spec says, unchecked: {known.why_not or 'nodes are not known'}"
-        status = placement_status.plain(made, message)
-        return Placing(hardware_of(made, {}, "None"), Reason.AS_ASKED, message, status, blocked=self._blocked(made))
+        made = Record(
+            prefill=literal.get("prefill", before.prefill),
+            decode=literal.get("decode", before.decode),
+            emulates=before.emulates,
+        )
+        placing = self._kept(infd, made, "")
+        return dataclasses.replace(placing, reason=Reason.AS_ASKED, message=f"as the spec says, unchecked: {why_not}")
 
     def _kept(self, infd: InferenceDeployment, record: Record, why_not: str) -> Placing:
         self._claim(infd, record)
         message = f"as chosen before; not planned anew: {why_not}" if why_not else "as chosen before"
-        status = placement_status.plain(record, message)
-        quantization = next((one.quantization for role in ROLES if (one := record.role(role))), "None")
+        status = placement_status.plain(record, message if why_not else "as the spec says")
         there = {str(role): "" for role in ROLES if record.emulates}
-        hardware = hardware_of(record, there, quantization)
+        hardware = hardware_of(record, there, record.quantization)
         return Placing(hardware, Reason.CHOSEN, message, status, blocked=self._blocked(record))
 
     def _literal(self, infd: InferenceDeployment, role: Role, pool: Pool, record: Record | None) -> RoleRecord:
@@ -200,6 +202,7 @@ class Placer:
             resource=next(iter(resources), self._usual_resource()),
             devices=devices,
             terms=tuple(tuple(node_selector_terms(one)) for one in classes),
+            literal=True,
         )
         old = record.role(role) if record else None
         return old if old and still_as_asked(old, pool) else made

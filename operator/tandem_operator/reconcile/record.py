@@ -29,6 +29,8 @@ class RoleRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     terms: tuple[tuple[dict[str, Any], ...], ...] = ()
     """Node selector terms by class."""
     shares_clique: bool = False
+    literal: bool = False
+    """As the user said, not chosen: it goes when the user takes it back."""
 
     @property
     def candidate(self) -> Candidate:
@@ -50,6 +52,18 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def role(self, role: str) -> RoleRecord | None:
         return self.prefill if role == "prefill" else self.decode
+
+    @property
+    def chosen(self) -> Record:
+        """Without what the user said literally."""
+        prefill = None if self.prefill is None or self.prefill.literal else self.prefill
+        decode = None if self.decode is None or self.decode.literal else self.decode
+        return Record(prefill=prefill, decode=decode, emulates=self.emulates and bool(prefill or decode))
+
+    @property
+    def quantization(self) -> Quantization:
+        """Of both pools: they hold the same weights."""
+        return next((one.quantization for one in (self.prefill, self.decode) if one), "None")
 
     @property
     def text(self) -> str:

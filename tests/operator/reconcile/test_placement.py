@@ -419,6 +419,26 @@ async def test_an_operator_that_cannot_see_nodes_any_more_keeps_what_was_chosen(
     assert "as chosen before" in world.condition("Placed")["message"]
 
 
+async def test_a_wish_that_is_taken_back_goes_and_one_pools_wish_leaves_the_other_as_it_was_chosen() -> None:
+    world = make(body(decode={"gpus": 1}), h100_sxm=1)
+    await world.settle()
+    assert (world.devices("prefill"), world.devices("decode")) == (0, 1)
+    world.change(decode={})
+    await world.settle()
+    assert (world.devices("prefill"), world.devices("decode")) == (0, 0)
+
+    chosen = make(emulated("Llama-3.1-70B"), h100_sxm=2)
+    await chosen.settle()
+    before = chosen.pod("prefill")
+    chosen.ready = False
+    chosen.change(decode={"gpus": chosen.devices("decode")})
+    chosen.restart_operator()
+    await chosen.settle()
+    assert chosen.condition("Placed")["reason"] == "AsAsked"
+    assert chosen.pod("prefill") == before
+    assert chosen.classes("decode") == {"h100-sxm"}
+
+
 async def test_deployments_that_are_planned_at_the_same_moment_do_not_all_take_the_same_devices() -> None:
     world = Placed()
     world.nodes("h100-sxm", 1)
