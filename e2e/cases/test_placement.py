@@ -11,10 +11,13 @@ import pytest
 
 from e2e.cases import fleet as plans
 from e2e.cases.fleet import KINDS, SMALL, Json, class_of, deployment, slo
-from e2e.cluster.kwok import FakeNodes
+from e2e.cluster.kwok import MARK, FakeNodes
 from e2e.stack import Stack, stream_chat, wait_until
 
 POOLS = ("prefill", "decode")
+H100 = next(kind for kind in KINDS if kind.hardware_class == "h100-sxm")
+A100 = next(kind for kind in KINDS if kind.hardware_class == "a100-sxm4-80gb")
+H200 = next(kind for kind in KINDS if kind.hardware_class == "h200-sxm")
 REAL_CLASS = "h100-nvl"
 REAL_LABELS = plans.gfd("NVIDIA-H100-NVL", 95830, "9.0", "hopper")
 ABSENT = plans.Kind("b300-sxm", 1, 8, plans.gfd("NVIDIA-B300-SXM6-AC", 275040, "10.3", "blackwell"))
@@ -58,7 +61,7 @@ def fleet(stack: Stack, shared_namespace: str) -> Iterator[Fleet]:
         nodes.add(plans.nodes())
         wait_until("all nodes are recognised", 120, lambda: not unrecognised(made), 1.0)
         made.apply(*plans.deployments())
-        wait_until("60 deployments are Ready", 300, made.settled, 2.0)
+        wait_until("all deployments are Ready", 900, made.settled, 3.0)
         yield made
         stack.cluster.kubectl("delete", "infd", "--all", "-n", shared_namespace)
         wait_until("no pod is left", 120, lambda: not stack.get("pods", namespace=shared_namespace)["items"], 1.0)
@@ -110,7 +113,7 @@ def busiest(pods: list[Json], hardware_class: str) -> str:
 
 def test_every_pod_lands_on_a_class_that_its_plan_names(fleet: Fleet) -> None:
     found, wrong = fleet.deployments(), []
-    assert len(found) == 60
+    assert len(found) == len(plans.deployments())
     used = Counter[str]()
     for pod in fleet.pods():
         role, node = role_of(pod), pod["spec"]["nodeName"]
@@ -165,7 +168,9 @@ def test_what_finds_no_node_stays_pending_and_says_why_and_what_to_do(fleet: Fle
     def explained() -> bool:
         found = fleet.deployments()
         first, second = (condition(found[name], "DecodeAvailable") for name in ("later", "crowd"))
-        return "b300-sxm: 0 nodes" in first.get("message", "") and "h200-sxm: 30 nodes" in second.get("message", "")
+        return "b300-sxm: 0 nodes" in first.get("message", "") and f"h200-sxm: {H200.count} nodes" in second.get(
+            "message", ""
+        )
 
     wait_until("the conditions tell the blocking fact", 60, explained)
     found = fleet.deployments()
@@ -185,17 +190,13 @@ def test_what_finds_no_node_stays_pending_and_says_why_and_what_to_do(fleet: Fle
 
 def test_cordoned_drained_relabelled_and_removed_nodes_move_only_the_pods_that_must_move(fleet: Fleet) -> None:
     cluster, before = fleet.stack.cluster, fleet.pods()
-    free = fleet.hardware_class("h100-sxm")["free"]
     node = busiest(before, "h100-sxm")
     cluster.kubectl("cordon", node)
-    wait_until(
-        "the cordoned node no longer counts as free", 30, lambda: fleet.hardware_class("h100-sxm")["free"] < free
-    )
-    spare = next(
-        f"a100-sxm4-80gb-{index:02}" for index in range(45) if not on_node(before, f"a100-sxm4-80gb-{index:02}")
-    )
-    cluster.kubectl("label", "node", spare, "nvidia.com/gpu.product=NVIDIA-A100-PCIE-FROM-NOWHERE", "--overwrite")
-    wait_until("a relabelled node is no longer of its class", 30, lambda: counted(fleet, "a100-sxm4-80gb") == 44)
+    wait_until("the cordon is told", 30, lambda: "1 cordoned" in available(fleet, "h100-sxm"))
+    spare = next(node.name for node in A100.nodes() if not on_node(before, node.name))
+    cluster.kubectl("label", "node", spare, "nvidia.com/gpu.product=NVIDIA-A100-FROM-NOWHERE", "--overwrite")
+    fewer = A100.count - 1
+    wait_until("a relabelled node is no longer of its class", 30, lambda: counted(fleet, A100.hardware_class) == fewer)
     assert uids(fleet.pods()) == uids(before), "neither cordon nor label moves a pod"
 
     moved = on_node(before, node)
@@ -210,7 +211,7 @@ def test_cordoned_drained_relabelled_and_removed_nodes_move_only_the_pods_that_m
             plan = found[owner_of(pod)]["status"]["placement"][role_of(pod)]
             assert class_of(pod["spec"]["nodeName"]) in plan["classes"]
     fleet.nodes.remove(node)
-    wait_until("a removed node is no longer counted", 30, lambda: counted(fleet, "h100-sxm") == 54)
+    wait_until("a removed node is no longer counted", 30, lambda: counted(fleet, "h100-sxm") == H100.count - 1)
     assert uids(fleet.pods()) == uids(after)
 
 
@@ -220,6 +221,12 @@ def back(fleet: Fleet, count: int) -> bool:
     return len(pods) == count and all(pod["spec"].get("nodeName") for pod in pods) and fleet.settled()
 
 
+def available(fleet: Fleet, hardware_class: str) -> str:
+    """What the class says about its nodes."""
+    conditions = fleet.hardware_class(hardware_class)["conditions"]
+    return next(str(item["message"]) for item in conditions if item["type"] == "Available")
+
+
 def counted(fleet: Fleet, hardware_class: str) -> int:
     return int(fleet.hardware_class(hardware_class)["nodes"])
 
@@ -227,7 +234,8 @@ def counted(fleet: Fleet, hardware_class: str) -> int:
 @pytest.fixture
 def real_devices(stack: Stack) -> Iterator[str]:
     """A real kubelet's node with two GPUs that are not there, and the labels of a class that no fake node has."""
-    cluster, node = stack.cluster, stack.cluster.nodes()[-1]
+    cluster = stack.cluster
+    node = cluster.kubectl("get", "nodes", "--selector", f"!{MARK}", "--output=name").split()[-1].partition("/")[2]
     amounts = {"capacity": {"nvidia.com/gpu": "2"}, "allocatable": {"nvidia.com/gpu": "2"}}
     cluster.kubectl("label", "node", node, *(f"{key}={value}" for key, value in REAL_LABELS.items()))
     patch(stack, node, {"status": amounts})
