@@ -60,9 +60,18 @@ def read_manifest(path: str) -> Manifest:
     raise WrongInput(f"{path} holds no {names.KIND}; e2e/samples has some")
 
 
+def config_of(path: str) -> dict[str, Any]:
+    """config.json as it stands in the file."""
+    return _json(_config_file(path))
+
+
+def _config_file(path: str) -> Path:
+    return Path(path) / "config.json" if Path(path).is_dir() else Path(path)
+
+
 def read_model(path: str) -> ModelShape:
     """A config.json or the folder that holds it; an index of safetensors beside it tells the exact size."""
-    file = Path(path) / "config.json" if Path(path).is_dir() else Path(path)
+    file = _config_file(path)
     config, index = _json(file), file.parent / INDEX_NAME
     if "weight_map" in config:
         raise WrongInput(f"{file} is an index of weights; give the model's config.json, the index is found beside it")
@@ -138,7 +147,8 @@ def read_problem(options: argparse.Namespace, source: Manifest | None, fleet: Fl
         changes["quantization"] = options.quantization
     if options.executor or not source:
         engines = {"Torch": TORCH_ENGINE, "Emulated": EMULATED_ENGINE}
-        changes["engine"] = engines.get(options.executor, Engine())
+        printable = EMULATED_ENGINE if options.output != "table" else Engine()  # a manifest must be one that runs
+        changes["engine"] = engines.get(options.executor, printable)
     for role in names.POOL_ROLES:
         if text := getattr(options, role):
             changes[role] = _wish(role, text)

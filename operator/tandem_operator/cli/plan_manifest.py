@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tandem_operator.api import names
-from tandem_operator.cli.plan_input import Manifest
+from tandem_operator.cli.plan_input import Manifest, config_of
 from tandem_operator.placement.candidates import Refusal
 from tandem_operator.placement.choose import Choice
 from tandem_operator.placement.problem import ROLES, TORCH_ENGINE, Problem
@@ -44,7 +44,17 @@ def manifest(problem: Problem, choice: Choice, source: Manifest | None, options:
         if pool.candidate.tensor_parallel > 1:
             chosen["tensorParallel"] = pool.candidate.tensor_parallel
         spec[role] = {**(spec.get(role) or {}), **chosen}
+    if source is None and _is_ahead(choice):
+        model.pop("uri")  # the API server would refuse it: no executor of this version loads weights that way
+        model["config"] = config_of(options.model)
+        spec["runtime"] = {"executor": "Emulated"}
     return body
+
+
+def _is_ahead(choice: Choice) -> bool:
+    """Whether this version's Torch executor cannot run it."""
+    sides = [choice.role(role).candidate for role in ROLES]
+    return any(one.gpus > TORCH_ENGINE.tensor_parallel or one.quantization != "None" for one in sides)
 
 
 def _slo(problem: Problem) -> dict[str, Any]:
@@ -71,8 +81,10 @@ def remarks(problem: Problem, choice: Choice | Refusal) -> Iterator[str]:
     if ahead := [f"{role} on {one}" for role, one in sides if one.gpus > 1 or one.quantization != "None"]:
         yield (
             f"{' and '.join(ahead)}: arithmetic so far; {TORCH_ENGINE.name} runs a replica on one device, with weights"
-            " as stored. Executor Emulated runs the plan; --executor Torch plans what runs today"
+            " as stored. Executor Emulated runs the plan (-o yaml says so); --executor Torch plans what runs today"
         )
+    if any(one.pipeline_parallel > 1 for _, one in sides):
+        yield "no executor of this version runs pipeline stages (PP): -o yaml, or --executor Emulated, plans without"
     if choice.short:
         what = "1 replica finds" if choice.short == 1 else f"{choice.short} replicas find"
         yield f"{what} no room now; such pods wait until nodes are added or freed"

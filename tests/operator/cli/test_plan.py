@@ -80,6 +80,20 @@ def test_a_ready_manifest_is_printed(models: Path, capsys: pytest.CaptureFixture
     assert infd.spec.slo[0].ttft.base == "2s"
 
 
+def test_a_plan_that_only_emulation_can_run_is_printed_as_one_that_the_api_server_takes(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(capsys, "--model", models / "Llama-3.1-70B", "--hardware", "h100-sxm", "-o", "yaml")
+    assert code == 0
+    spec = yaml.safe_load(out)["spec"]
+    assert spec["runtime"] == {"executor": "Emulated"}
+    assert "uri" not in spec["model"]
+    assert spec["model"]["config"]["num_hidden_layers"] == 80
+    assert spec["decode"]["tensorParallel"] == spec["decode"]["gpus"] > 1
+    assert "arithmetic so far" in err
+    parse_deployment(yaml.safe_load(out), strict=True)
+
+
 def test_a_manifest_that_is_given_keeps_what_it_says(
     models: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
