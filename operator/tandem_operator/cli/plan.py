@@ -51,7 +51,7 @@ def add_parser(commands: Any) -> None:
     fixed = parser.add_argument_group("what is fixed").add_argument
     for role in ("prefill", "decode"):
         fixed(f"--{role}", metavar="LIST", default="", help="such as class=h100-sxm+h200-sxm,gpus=2,tp=2,replicas=3")
-    engines = "what runs it: Torch and Emulated as they are in this version, or any engine (default: any)"
+    engines = "what runs it, as it is in this version (default: any; of a manifest: Torch if it can, else Emulated)"
     fixed("--executor", choices=["any", "Torch", "Emulated"], help=engines)
     add("-o", "--output", choices=["table", "yaml", "json"], default="table", help="table, or a ready manifest")
     add("--name", default="model", help="metadata.name of the manifest (default: %(default)s)")
@@ -73,6 +73,8 @@ def run(options: argparse.Namespace) -> int:
 def _answer(
     options: argparse.Namespace, source: given.Manifest | None, problem: Problem, notes: tuple[str, ...]
 ) -> int:
+    if options.output != "table":
+        problem = given.for_a_manifest(problem)
     found = survey(problem)
     choice = decide(problem, found)
     if options.output == "table":

@@ -22,6 +22,7 @@ from tandem_operator.performance.config_fields import ConfigError
 from tandem_operator.performance.config_reader import read_shape
 from tandem_operator.performance.shape import ModelShape
 from tandem_operator.placement.catalogue import bundled
+from tandem_operator.placement.choose import survey
 from tandem_operator.placement.offers import counted_offer, unlimited_offer
 from tandem_operator.placement.problem import TORCH_ENGINE, Engine, Load, Objective, Offer, Problem, Wish
 from tandem_operator.placement.question import EMULATED_ENGINE, problem_of
@@ -147,12 +148,19 @@ def read_problem(options: argparse.Namespace, source: Manifest | None, fleet: Fl
         changes["quantization"] = options.quantization
     if options.executor or not source:
         engines = {"Torch": TORCH_ENGINE, "Emulated": EMULATED_ENGINE}
-        printable = EMULATED_ENGINE if options.output != "table" else Engine()  # a manifest must be one that runs
-        changes["engine"] = engines.get(options.executor, printable)
+        changes["engine"] = engines.get(options.executor, Engine())
     for role in names.POOL_ROLES:
         if text := getattr(options, role):
             changes[role] = _wish(role, text)
     return msgspec.structs.replace(problem, **changes)
+
+
+def for_a_manifest(problem: Problem) -> Problem:
+    """Of any engine, those of this version: Torch if it can do it, else Emulated."""
+    if problem.engine != Engine():
+        return problem
+    real = msgspec.structs.replace(problem, engine=TORCH_ENGINE)
+    return real if survey(real).taken else msgspec.structs.replace(problem, engine=EMULATED_ENGINE)
 
 
 def _with_network(offers: tuple[Offer, ...], gbits: float) -> tuple[Offer, ...]:

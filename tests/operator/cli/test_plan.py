@@ -69,7 +69,7 @@ def test_no_line_is_wider_than_the_terminal(
 @pytest.mark.parametrize("form", ["yaml", "json"])
 def test_a_ready_manifest_is_printed(models: Path, capsys: pytest.CaptureFixture[str], form: str) -> None:
     code, out, err = run(
-        capsys, "--model", models / "Llama-3.1-8B", *FLEET, "-o", form, "--executor", "Torch",
+        capsys, "--model", models / "Llama-3.1-8B", *FLEET, "-o", form,
         "--uri", "hf://a/b", "--name", "chat",
     )  # fmt: skip
     assert (code, err) == (0, "")
