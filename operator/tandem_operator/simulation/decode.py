@@ -1,14 +1,11 @@
-"""A decode pod: while nobody comes or goes, its steps are one closed form; with prompts to compute, one by one.
-
-A step of n sequences over K tokens of KV takes phi0 + phi1 n + phi2 K and makes K grow by n.
-"""
+"""A decode pod: while nobody comes or goes, its steps are one closed form; with prompts to compute, one by one."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from heapq import heappop, heappush
-from math import ceil, sqrt
+from heapq import heappop
+from math import ceil
 from typing import Literal
 
 from tandem_runtime.contracts.coefficients import Coefficients
@@ -16,15 +13,10 @@ from tandem_runtime.contracts.coefficients import Coefficients
 from tandem_operator.simulation.events import Events
 from tandem_operator.simulation.flight import Flight
 from tandem_operator.simulation.link import Port
-from tandem_operator.simulation.pod import Pod
-
-FAR = 1 << 60
-"""Steps: no end in sight."""
-EARLY = 1e-9
-"""Share of a step by which a boundary may lie before a moment and still be that moment: rounding of floats."""
+from tandem_operator.simulation.sequences import EARLY, Sequences
 
 
-class DecodePod(Pod):
+class DecodePod(Sequences):
     """`done` gets every request with its last token, `freed` is called when room may have come."""
 
     role: Literal["prefill", "decode"] = "decode"
@@ -40,13 +32,8 @@ class DecodePod(Pod):
         freed: Callable[[DecodePod], None],
         is_both: bool = False,
     ) -> None:
-        super().__init__(name, events, gpus)
-        self.coefficients = coefficients
+        super().__init__(name, events, gpus, coefficients)
         self.port = Port()
-        self.kv_total = coefficients.kv_tokens
-        self.max_sequences = coefficients.max_sequences
-        self.reserved = 0
-        """KV tokens kept free for requests that are on their way here or wait for a slot."""
         self.expected = 0
         """Requests that are on their way here."""
         self.prompts: deque[Flight] = deque()
@@ -57,18 +44,10 @@ class DecodePod(Pod):
         """It computes all its prompts itself; sequences that decode take their tokens from the budget of a step."""
         self._budget = prompt_budget
         self._theta = coefficients.prefill
-        self._phi = (coefficients.decode.phi0_s, coefficients.decode.phi1_s, coefficients.decode.phi2_s)
         self._done = done
         self._freed = freed
         self._joining: deque[Flight] = deque()
-        self._running: dict[Flight, None] = {}
-        self._ends: list[tuple[int, str, Flight]] = []
-        self._kv = 0
-        self._step = 0
-        self._base_s = 0.0
-        self._wake_step = 0
         self._version = 0
-        self._chunks: list[tuple[Flight, int]] = []
 
     # --- what others see -------------------------------------------------------------------------------------
 
@@ -76,11 +55,6 @@ class DecodePod(Pod):
     def idle(self) -> bool:
         """Nothing in it and nothing on its way."""
         return not (self._running or self._joining or self.prompts or self.expected)
-
-    @property
-    def sequences(self) -> int:
-        """In its steps now."""
-        return len(self._running)
 
     @property
     def waiting(self) -> int:
@@ -95,14 +69,6 @@ class DecodePod(Pod):
     def inside(self) -> list[Flight]:
         """All that are here."""
         return [*self._running, *self._joining, *self.prompts]
-
-    def kv_used(self, now: float) -> int:
-        """Held and reserved tokens."""
-        return self._kv + len(self._running) * self._steps_done(now) + self.reserved
-
-    def output_now(self, now: float) -> int:
-        """Tokens given out so far, steps of the current stretch included."""
-        return self.output_tokens + len(self._running) * self._steps_done(now)
 
     # --- coming in -------------------------------------------------------------------------------------------
 
@@ -155,41 +121,7 @@ class DecodePod(Pod):
         self._version += 1
         return lost
 
-    def _settle_emitted(self, now: float) -> None:
-        done = self._step + self._steps_done(now)
-        for flight in self._running:
-            flight.emitted += done - flight.entered_step
-
-    def _emit_first(self, flight: Flight) -> None:
-        flight.emitted += 1
-        self.output_tokens += 1
-        if flight.first_s < 0:
-            flight.first_s = self.events.now
-
-    def _unreserve(self, flight: Flight) -> None:
-        self.reserved -= flight.reserved
-        flight.reserved = 0
-
     # --- steps -----------------------------------------------------------------------------------------------
-
-    def _seconds(self, steps: int) -> float:
-        """Of the next `steps` steps from the base."""
-        phi0, phi1, phi2 = self._phi
-        n = len(self._running)
-        return steps * (phi0 + phi1 * n + phi2 * (self._kv + n * (steps - 1) / 2))
-
-    def _steps_in(self, seconds: float) -> float:
-        """How many steps, and what part of one, fit: the inverse of `_seconds`."""
-        phi0, phi1, phi2 = self._phi
-        n = len(self._running)
-        half = phi2 * n / 2
-        first = phi0 + phi1 * n + phi2 * self._kv - half
-        return 2 * seconds / (first + sqrt(first * first + 4 * half * seconds))
-
-    def _steps_done(self, now: float) -> int:
-        if self._chunks or not self._running or now <= self._base_s:
-            return 0
-        return min(self._wake_step - self._step, int(self._steps_in(now - self._base_s) + EARLY))
 
     def _look_at_boundary(self) -> None:
         """Someone wants in: at the end of the step that runs."""
@@ -245,30 +177,10 @@ class DecodePod(Pod):
         if finished:
             self._freed(self)
 
-    def _take_finished(self, finished: list[Flight]) -> None:
-        ends, step = self._ends, self._step
-        while ends and ends[0][0] <= step:
-            end, _, flight = heappop(ends)
-            if flight.running and flight.decode is self and flight.end_step == end:
-                flight.running = False
-                flight.emitted = flight.output_tokens
-                del self._running[flight]
-                self._kv -= flight.context + end - flight.entered_step
-                finished.append(flight)
-
     def _admit(self) -> None:
         joining = self._joining
         while joining and len(self._running) < self.max_sequences:
             self._enter(joining.popleft())
-
-    def _enter(self, flight: Flight) -> None:
-        self._unreserve(flight)
-        flight.running = True
-        flight.entered_step = self._step
-        flight.end_step = self._step + flight.output_tokens - flight.emitted
-        self._running[flight] = None
-        self._kv += flight.context
-        heappush(self._ends, (flight.end_step, flight.id, flight))
 
     def _make_room(self) -> None:
         """The youngest gives its KV back and is computed again later, here."""

@@ -106,3 +106,11 @@ def test_a_prompt_computed_here_slows_the_steps_that_carry_it() -> None:
     events.run_until(10.0)
     assert abs(ends[0] - (100 * 0.01 + 1000 * 1e-4)) < 1e-9, "two chunks of 500 tokens lengthen two steps by 50 ms each"
     assert abs(second.first_s - (0.5 + 2 * 0.06)) < 0.0101
+
+
+def test_a_request_that_gave_way_and_is_back_after_one_step_ends_when_it_would_have() -> None:
+    pod_of = coefficients(phi=STEP, kv_tokens=330)
+    ends, pod = ends_of(pod_of, [(0.0, 100, 60), (0.0, 100, 60), (0.0, 100, 60)])
+    assert pod.preemptions > 0
+    assert len(ends) == 3
+    assert pod.kv_used(1e6) == 0
