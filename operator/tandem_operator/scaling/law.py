@@ -47,8 +47,8 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     """Start-up before one was measured, unless the coefficients tell a longer load: a 70B model on a prepared node."""
     startup_quantile_sigmas: float = 1.0
     """Mean plus this many deviations: five pods of six are there by then."""
-    growth_quantile: float = 0.8
-    """Growth of load within one start-up that is insured: one in five may see more; convertible decoders help there."""
+    growth_quantile: float = 0.75
+    """Growth of load within one start-up that is insured: one in four may see more; convertible decoders help there."""
     growth_prior: float = 1.03
     """Before growth was seen."""
     growth_step: float = 0.015

@@ -1,0 +1,112 @@
+"""What the law learns: start-up times, growth, noise, the day. And what it must not learn."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+
+import msgspec
+import pytest
+from tandem_operator.scaling.bins import Sums, learn_noise, look_back, spread, window
+from tandem_operator.scaling.demand import split_backlog
+from tandem_operator.scaling.forecast import DAY_S, learn_season
+from tandem_operator.scaling.law import Law
+from tandem_operator.scaling.lead import learn_growth
+from tandem_operator.scaling.observation import Observation, Pod, RouterSignals
+from tandem_operator.scaling.signals import read, take_pods, take_routers
+from tandem_operator.scaling.state import Bin, State
+
+from tests.operator.scaling.story import Story, settings, waiting
+
+LAW = Law()
+
+
+def test_a_start_up_is_measured_and_becomes_the_lead() -> None:
+    story = Story(prefill=1, decode=1, startup_s=40.0).run(60, 5.0).run(200, 80.0)
+    assert story.decisions[0].explanation.facts["lead_s"] == pytest.approx(110.0)
+    assert story.decisions[-1].explanation.facts["lead_s"] == pytest.approx(40.0, rel=0.3)
+
+
+def test_windows_add_up_what_came_whatever_the_steps() -> None:
+    bins: tuple[Bin, ...] = ()
+    at = 0.0
+    for step in (0.7, 2.0, 5.5, 1.1, 0.3) * 40:
+        bins = spread(bins, Sums(requests=10 * step), at, at + step, LAW)
+        at += step
+    for seconds in (5.0, 60.0, 300.0):
+        assert window(bins, 0.0, at, seconds).requests == pytest.approx(10 * seconds, rel=0.02)
+    assert len(bins) < 70
+
+
+@pytest.mark.parametrize("dispersion", [1.0, 6.0])
+def test_the_dispersion_of_arrivals_is_measured(dispersion: float) -> None:
+    random, bins, noise = Random(1), (), (1.0, 1.0, 30.0)
+    for look in range(600):
+        count = random.gauss(200.0, math.sqrt(200.0 * dispersion))
+        bins = spread(bins, Sums(requests=count), look * 2.0, look * 2.0 + 2, LAW)
+        noise = learn_noise(noise, bins, look * 2.0, look * 2.0 + 2, LAW)
+    assert noise[0] == pytest.approx(dispersion, rel=0.35)
+
+
+def test_growth_that_comes_again_and_again_is_insured_and_calm_takes_it_back() -> None:
+    state, rates = State(), []
+    for look in range(3000):
+        at = look * 10.0
+        rate = 10.0 * (2.0 if look < 1500 and look // 10 % 2 else 1.0)
+        state = msgspec.structs.replace(
+            state, bins=spread(state.bins, Sums(requests=rate * 10), at, at + 10, LAW), since=0.0, seen=at + 10
+        )
+        windows = look_back(state.bins, state.since, state.seen, LAW)
+        growth, due = learn_growth(state, windows, 110.0, LAW)
+        state = msgspec.structs.replace(state, growth=growth, growth_due=due)
+        rates.append(math.exp(growth or 0.0))
+    assert rates[1499] > 1.05
+    assert rates[-1] < rates[1499]
+
+
+def test_the_day_before_raises_the_plan_ahead_of_its_morning() -> None:
+    """Load doubles at nine every day; before nine of the third day the forecast says so, and persistence does not."""
+    state, expected = State(), {}
+    lead_s = 1800.0
+    for look in range(int(3 * DAY_S / 300)):
+        at = look * 300.0
+        rate = 20.0 if 9 <= at % DAY_S / 3600 < 18 else 10.0
+        state = msgspec.structs.replace(
+            state, bins=spread(state.bins, Sums(requests=rate * 300), at, at + 300, LAW), since=0.0, seen=at + 300
+        )
+        windows = look_back(state.bins, state.since, state.seen, LAW)
+        season, expected[look] = learn_season(state, windows, lead_s, LAW)
+        state = msgspec.structs.replace(state, season=season)
+    before_nine = int((2 * DAY_S + 8.75 * 3600) / 300)
+    assert expected[before_nine] > 15.0
+    assert max(expected[look] for look in range(int(DAY_S / 300))) <= 12.0
+
+
+def test_without_a_forecast_nothing_is_expected() -> None:
+    law = msgspec.structs.replace(LAW, forecast=False)
+    assert learn_season(State(), look_back((), None, None, law), 100.0, law)[1] == 0.0
+
+
+def test_what_waits_is_split_by_what_new_pods_can_still_save() -> None:
+    def split(slack_s: float, lead_s: float) -> tuple[float, float]:
+        router = RouterSignals(router="r", incarnation="a", at=0.0, queue=waiting(10, slack_s))
+        observation = Observation(routers=(router,))
+        taken = take_routers(State(), observation, 0.0, LAW)
+        reading = read(taken, take_pods(State(), observation, 0.0), observation, 0.0, LAW)
+        return split_backlog(reading, settings(), lead_s)[:2]
+
+    assert split(-5.0, 3.0) == (0.0, 10.0)
+    assert split(20.0, 3.0) == (10.0, 0.0)
+    assert split(20.0, 110.0) == (0.0, 10.0)
+
+
+def test_the_age_of_a_source_says_how_far_it_is_trusted() -> None:
+    pod = Pod(name="p", role="prefill", created=0.0, scheduled=0.0, ready_since=1.0)
+    story = Story().run(40, 5.0)
+    seen = {}
+    for silence in (1.0, 30.0, 90.0):
+        now = story.now + silence
+        observation = Observation(pods=(pod,))
+        taken = take_routers(story.state, observation, now, LAW)
+        seen[silence] = read(taken, {}, observation, now, LAW).load_quality
+    assert list(seen.values()) == ["Fresh", "Stale", "Missing"]
