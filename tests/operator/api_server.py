@@ -24,6 +24,8 @@ class Server:
     def __init__(self) -> None:
         self.lists: set[str] = set()
         self.lease: dict[str, Any] | None = None
+        self.objects: dict[str, dict[str, Any]] = {}
+        """By path, for reading."""
         self._version = 0
         self.events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
@@ -42,6 +44,8 @@ class Server:
             return web.json_response({"resources": resources})
         if "/leases" in path:
             return await self._lease(request)
+        if request.method == "GET" and path in self.objects:
+            return web.json_response(self.objects[path])
         if request.query.get("watch"):
             return await self._stream(request, path)
         if request.method != "GET" or path.endswith("/chat"):

@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
+import aiohttp
 import pytest
 import yaml
 from tandem_operator.__main__ import EXIT_LEASE_LOST, run
-from tandem_operator.config import LeaseSettings, Settings
+from tandem_operator.cluster.admission import PATH
+from tandem_operator.cluster.certificates import issue
+from tandem_operator.config import AdmissionSettings, LeaseSettings, Settings
 
 from tests.operator.api_server import Server, served
+from tests.operator.builders import emulated_body
 
 QUICK = LeaseSettings(duration_seconds=5, renew_deadline_seconds=3, retry_seconds=0.05)
 
@@ -67,4 +74,36 @@ async def test_a_lost_lease_ends_it_with_an_error_and_stays_with_its_new_holder(
     server.take_lease("another")
     async with asyncio.timeout(20):
         assert await task == EXIT_LEASE_LOST
+    assert holder(server) == "another"
+
+
+async def test_a_standby_serves_admission_with_the_certificate_in_the_secret_and_writes_nothing(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POD_NAMESPACE", "system")
+    name = "door.system.svc"
+    credentials = issue([name], datetime.now(UTC))
+    server.objects["/api/v1/namespaces/system/secrets/door"] = {"metadata": {}, "data": credentials.data()}
+    server.lease = {"metadata": {}, "spec": {"holderIdentity": "another", "leaseDurationSeconds": 600}}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = Settings(lease=QUICK, telemetry_port=0, admission=AdmissionSettings("door", port))
+    task = asyncio.create_task(run(settings))
+    request = {"uid": "1", "operation": "CREATE", "object": emulated_body(), "kind": {"kind": "InferenceDeployment"}}
+    review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
+    context = ssl.create_default_context(cadata=credentials.authorities)
+    answer = None
+    async with asyncio.timeout(20), aiohttp.ClientSession() as session:
+        while answer is None:
+            try:
+                url = f"https://127.0.0.1:{port}{PATH}"
+                async with session.post(url, json=review, ssl=context, server_hostname=name) as response:
+                    answer = await response.json()
+            except aiohttp.ClientConnectorError:
+                await asyncio.sleep(0.05)
+    assert answer["response"] == {"uid": "1", "allowed": True}
+    os.kill(os.getpid(), signal.SIGTERM)
+    async with asyncio.timeout(20):
+        assert await task == 0
     assert holder(server) == "another"

@@ -9,6 +9,8 @@ import msgspec
 
 from tandem_operator.api import names
 from tandem_operator.api.deployment import InferenceDeployment, parse_deployment
+from tandem_operator.performance.config_fields import ConfigError
+from tandem_operator.performance.config_reader import read_shape
 from tandem_operator.placement.problem import ROLES, Problem
 from tandem_operator.placement.verdict import Verdict, judge
 from tandem_operator.reconcile.world import Object
@@ -54,11 +56,12 @@ def review(request: Object, pose: Pose) -> Verdict:
     if isinstance(before, dict) and before.get("spec") == body.get("spec"):
         return Verdict()
     try:
-        problem = pose(parse_deployment({**body, "metadata": {**metadata, "name": metadata.get("name") or "unnamed"}}))
+        infd = parse_deployment({**body, "metadata": {**metadata, "name": metadata.get("name") or "unnamed"}})
     except ValueError as error:
         return Verdict(refusal=str(error))
+    problem = pose(infd)
     if problem is None:
-        return Verdict()
+        return Verdict(warnings=tuple(_unread(infd)))
     verdict = judge(problem)
     if verdict.refusal and isinstance(before, dict) and _same_question(_posed(before, pose), problem):
         return Verdict(warnings=(verdict.refusal, *verdict.warnings))
@@ -73,6 +76,15 @@ def answer(request: Object, verdict: Verdict) -> Object:
     if verdict.warnings:
         response["warnings"] = list(_fitting(verdict.warnings))
     return {"apiVersion": API_VERSION, "kind": KIND, "response": response}
+
+
+def _unread(infd: InferenceDeployment) -> Iterator[str]:
+    """Facts of the model that were given and are of no use."""
+    if infd.spec.model.config is not None:
+        try:
+            read_shape(infd.spec.model.config)
+        except ConfigError as error:
+            yield f"spec.model.config is not understood, so that nothing is placed by it: {error}"
 
 
 def _same_question(one: Problem | None, other: Problem) -> bool:

@@ -51,6 +51,11 @@ def test_what_placement_does_not_choose_is_taken() -> None:
     assert review(request(), lambda infd: None) == Verdict()
 
 
+def test_model_facts_that_are_not_understood_are_doubted() -> None:
+    (warning,) = review(request(model={"config": {"model_type": "llama"}}), lambda infd: None).warnings
+    assert warning.startswith("spec.model.config is not understood")
+
+
 @pytest.mark.parametrize("operation", ["DELETE", "CONNECT", None])
 def test_other_operations_are_let_through(operation: str) -> None:
     assert review(request(operation), impossible) == Verdict()
