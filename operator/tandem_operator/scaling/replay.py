@@ -7,8 +7,8 @@ import msgspec
 from tandem_operator.scaling.decide import decide
 from tandem_operator.scaling.decision import Decision, Record
 from tandem_operator.scaling.observation import Observation
+from tandem_operator.scaling.sanitise import sanitise
 from tandem_operator.scaling.settings import Settings
-from tandem_operator.scaling.signals import sanitise
 from tandem_operator.scaling.state import State
 
 

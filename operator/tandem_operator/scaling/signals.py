@@ -13,11 +13,10 @@ import msgspec
 from tandem_operator.scaling.bins import Sums, spread
 from tandem_operator.scaling.law import Law
 from tandem_operator.scaling.observation import ClassCounters, Observation, Pod, PodSignals, RouterSignals
+from tandem_operator.scaling.sanitise import SUSPECT
 from tandem_operator.scaling.state import Bin, ClassMix, PodMark, RouterMark, State
 
 Quality = Literal["Fresh", "Stale", "Missing", "Suspect"]
-SUSPECT = -1.0
-"""Stands for a value that is no number: impossible, finite, and JSON can carry it."""
 MIX_MEMORY_S = 60.0
 """The mix of classes fades with this time constant."""
 
@@ -45,61 +44,6 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
         if self.load_quality != "Fresh":
             return True
         return any(self.pods.get(pod.name, "Fresh") != "Fresh" for pod in pods if pod.role == role)
-
-
-def sanitise(observation: Observation) -> Observation:
-    """The same with SUSPECT in place of NaN and infinities, which JSON cannot carry; so a record can be replayed."""
-    if _is_finite(observation):
-        return observation
-    routers = tuple(
-        msgspec.structs.replace(
-            router,
-            at=_finite(router.at),
-            classes={
-                name: msgspec.structs.replace(
-                    counters,
-                    prompt_tokens_squared=_finite(counters.prompt_tokens_squared),
-                    output_tokens_squared=_finite(counters.output_tokens_squared),
-                    **{key: SUSPECT_COUNT for key in COUNTS if not _sane(getattr(counters, key))},
-                )
-                for name, counters in router.classes.items()
-            },
-        )
-        for router in observation.routers
-    )
-    pods = tuple(
-        pod
-        if pod.signals is None
-        else msgspec.structs.replace(pod, signals=msgspec.structs.replace(pod.signals, at=_finite(pod.signals.at)))
-        for pod in observation.pods
-    )
-    return msgspec.structs.replace(observation, routers=routers, pods=pods, pods_at=_finite(observation.pods_at))
-
-
-SUSPECT_COUNT = -1
-COUNTS = ("arrivals", "prompt_tokens", "cached_tokens", "completed", "output_tokens", "met", "missed", "shed")
-
-
-def _finite(value: float) -> float:
-    return value if math.isfinite(value) else SUSPECT
-
-
-def _sane(value: float) -> bool:
-    return math.isfinite(value)
-
-
-def _is_finite(observation: Observation) -> bool:
-    total = observation.pods_at
-    for router in observation.routers:
-        total += router.at
-        for counters in router.classes.values():
-            total += counters.prompt_tokens_squared + counters.output_tokens_squared
-            total += counters.arrivals + counters.prompt_tokens + counters.cached_tokens
-            total += counters.completed + counters.output_tokens + counters.met + counters.missed + counters.shed
-    for pod in observation.pods:
-        if pod.signals is not None:
-            total += pod.signals.at
-    return math.isfinite(total)
 
 
 def judge(at: float, now: float, law: Law) -> Quality:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 import msgspec
 from tandem_runtime.contracts.coefficients import Coefficients
 
-from tandem_operator.scaling.demand import Demand, Mix, Target
+from tandem_operator.scaling.demand import Demand, Target
 from tandem_operator.scaling.law import Law
+from tandem_operator.scaling.mix import Mix
 from tandem_operator.scaling.queueing import normal_loss, wait_tail
 
 
