@@ -176,8 +176,7 @@ async def test_a_prompt_that_begins_like_an_earlier_one_goes_to_the_prefill_pod_
     async with running_router(*pods, decode, classes=[CHAT]) as router:
         for ending in ("first", "second", "third"):
             assert (await router.complete("a long beginning " * 20 + ending, max_tokens=1))[0] == 200
-        assert (await router.complete("something else", max_tokens=1))[0] == 200
         signals = await signals_of(router)
     peers = [submit.prefill_peer.pod for submit in decode.submits if submit.prefill_peer is not None]
-    assert (peers[:3], peers[3] != peers[0]) == ([peers[0]] * 3, True)
+    assert peers == [peers[0]] * 3
     assert signals.classes["chat"].cached_tokens > 600
