@@ -15,15 +15,11 @@ from tandem_operator.scaling.settings import Settings
 from tandem_operator.simulation.arrivals import Steps
 from tandem_operator.simulation.lengths import CHAT, Drawn, Fixed, Lengths
 from tandem_operator.simulation.pinned import COLD, LLAMA_70B_FP8_4XH100, TTFT_SOLO_FACTOR, fleet, settings
+from tandem_operator.simulation.reading import read_workload
 from tandem_operator.simulation.scenario import Scenario, Startup
 from tandem_operator.simulation.scenarios import scenario
-from tandem_operator.simulation.servegen import read_servegen
-from tandem_operator.simulation.traced import Traced
-from tandem_operator.simulation.traces import read_trace
-from tandem_operator.simulation.workload import Synthetic, Workload
+from tandem_operator.simulation.workload import Synthetic
 
-CLIENTS, TOKENS = "_clients_", "_tokens_"
-"""In the names of ServeGen's two files."""
 STARTUP_PARTS = (0.05, 0.15, 0.65, 0.15)
 """Node, image, weights and warm-up as shares of a start-up that is given as one number."""
 
@@ -73,23 +69,13 @@ def chosen_scenario(options: argparse.Namespace) -> Scenario:
 
 
 def _traced(options: argparse.Namespace) -> Scenario:
-    """A file of requests, or ServeGen's file of clients, whose file of tokens lies beside it."""
+    """A file of requests, or one of ServeGen's."""
     path, scale = Path(options.trace), _positive(options.scale, "--scale")
     start_s = 60.0 * options.from_minute
     length_s = 60.0 * _positive(options.minutes, "--minutes") if options.minutes is not None else 0.0
     if start_s < 0:
         raise ValueError(f"--from-minute is {options.from_minute:g}; give 0 or more")
-    workload: Workload
-    if CLIENTS in path.name:
-        tokens = path.with_name(path.name.replace(CLIENTS, TOKENS))
-        for file in (path, tokens):
-            if not file.is_file():
-                raise ValueError(f"{file} is missing: ServeGen's layout is a file of clients and one of tokens")
-        workload = read_servegen(path, tokens, scale, start_s, length_s or 3600.0)
-    else:
-        workload = Traced(read_trace(path), scale, start_s, length_s)
-        if workload.end_s <= 0:
-            raise ValueError(f"{path} ends before minute {options.from_minute:g}")
+    workload = read_workload(path, scale, start_s, length_s)
     return Scenario(
         name=path.name,
         describe=f"{workload.end_s / 60:.0f} minutes of a trace" + (f", {scale:g} times" if scale != 1.0 else ""),

@@ -55,7 +55,7 @@ class TraceError(ValueError):
 def read_trace(path: Path) -> Rows:
     """Raises TraceError."""
     try:
-        with _open(path) as file:
+        with open_trace(path) as file:
             first = file.readline()
             file.seek(0)
             if not first.strip():
@@ -93,7 +93,8 @@ def spread_stamps(rows: list[Row]) -> list[Row]:
     return spread
 
 
-def _open(path: Path) -> TextIO:
+def open_trace(path: Path) -> TextIO:
+    """Text, unpacked if need be."""
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
     return path.open(encoding="utf-8-sig", newline="")

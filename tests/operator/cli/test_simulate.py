@@ -81,7 +81,7 @@ def test_the_list_names_scenarios_and_policies(capsys: pytest.CaptureFixture[str
         (["--rate", "1", "--startup", "-1"], "--startup is -1; give 0 or more seconds"),
         (["--rate", "1", "--policy", "best"], "no policy is named 'best'"),
         (["--trace", "absent.csv"], "absent.csv"),
-        (["--trace", "x_clients_y.csv"], "x_clients_y.csv is missing: ServeGen's layout"),
+        (["--trace", "x_clients_y.csv"], "x_clients_y.csv cannot be read"),
         (["--rate", "1", "--settings", "absent.yaml"], "absent.yaml: No such file or directory"),
         (["--replay", "absent.jsonl"], "absent.jsonl: No such file or directory"),
         (["--rate", "1", "--compare", "--record", "x"], "--record takes the decisions of one policy"),

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tandem_operator.simulation.reading import read_workload
 from tandem_operator.simulation.servegen import read_servegen
 from tandem_operator.simulation.traced import Traced
 from tandem_operator.simulation.traces import Row, Rows, TraceError, read_trace, spread_stamps
@@ -139,3 +140,25 @@ def test_a_line_of_json_may_have_fields_nobody_knows(tmp_path: Path) -> None:
     row = {"timestamp": 0, "input_length": 3, "output_length": 0, "session": "x", "turn": 3}
     (tmp_path / "trace.jsonl").write_text(json.dumps(row) + "\n")
     assert read_trace(tmp_path / "trace.jsonl").rows == [Row(0.0, 3, 1)]
+
+
+def test_which_layout_a_file_has_is_seen_from_its_columns(tmp_path: Path) -> None:
+    (tmp_path / "aibrix.csv").write_text(LAYOUTS["aibrix.csv"])
+    assert len(list(read_workload(tmp_path / "aibrix.csv", length_s=5.0).requests(0))) == 2
+    total = tmp_path / "total.csv"
+    total.write_text("window_start_s,total_rate_rps,active_clients\n0,10,3\n600,20,3\n1200,30,3\n")
+    made = list(read_workload(total, scale=0.5, start_s=600.0, length_s=600.0).requests(0))
+    assert len(made) == pytest.approx(600 * 10, rel=0.1)
+    (tmp_path / "clients.csv").write_text("client,window_start_s,rate_rps,cv,pattern,p1,p2\n1,0,2.0,2,Gamma,1.0,2\n")
+    with pytest.raises(TraceError, match=r"a file of clients and one of tokens; missing: .*tokens\.csv"):
+        read_workload(tmp_path / "clients.csv")
+    (tmp_path / "tokens.csv").write_text(
+        "client,window_start_s,field,mean,q05,q25,q50,q75,q90,q95,q99\n1,0,input_tokens,1,1,2,3,4,5,6,7\n"
+        "1,0,output_tokens,1,5,5,5,5,5,5,5\n"
+    )
+    for name in ("clients.csv", "tokens.csv"):
+        assert len(list(read_workload(tmp_path / name, length_s=600.0).requests(0))) == pytest.approx(1200, rel=0.15)
+    with pytest.raises(TraceError, match="no requests in the part"):
+        read_workload(tmp_path / "clients.csv", start_s=6000.0, length_s=60.0)
+    with pytest.raises(TraceError, match="absent cannot be read"):
+        read_workload(tmp_path / "absent")
