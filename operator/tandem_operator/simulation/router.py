@@ -204,6 +204,7 @@ class Router:
 
 
 def _snapshot(pod: AnyPod, now: float) -> PodSnapshot:
+    """Pods tell how fast they are, so the router knows the truth even where the policy starts from a wrong prior."""
     if isinstance(pod, PrefillPod):
         return PodSnapshot(
             pod=pod.name,

@@ -93,8 +93,13 @@ def _base(name: str, quick: bool, traces: Path | None, full_day: bool) -> Scenar
     return _scenario("the same load all the time", loads.constant(quick), start=(4, 3))
 
 
+PINNED_START: Final = (3, 2)
+"""Pods at time 0. Scenarios whose load starts higher or lower and that report from there begin with what it needs:
+time 0 is no step of the load."""
+
+
 def _scenario(
-    describe: str, workload: Workload, start: tuple[int, int] = (3, 2), steps: tuple[float, ...] = ()
+    describe: str, workload: Workload, start: tuple[int, int] = PINNED_START, steps: tuple[float, ...] = ()
 ) -> Scenario:
     return Scenario(
         name="",

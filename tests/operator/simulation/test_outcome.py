@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import msgspec
 import pytest
+from tandem_operator.scaling.settings import Objective
 from tandem_operator.simulation.against import against
 from tandem_operator.simulation.arrivals import Steps
 from tandem_operator.simulation.lengths import Fixed
@@ -30,6 +31,23 @@ def test_a_request_is_met_when_both_bounds_hold_and_the_latencies_are_those_of_i
     assert outcome.token_attainment == pytest.approx(102 / 113)
     strict = simulate(scenario(Given(requests, 100.0), tpot_s=0.009), Planned(), 0)
     assert strict.met == 1, "an answer of one token has no time between tokens"
+
+
+def test_classes_have_objectives_and_figures_of_their_own_and_the_urgent_goes_first() -> None:
+    patient = [Request(1.0 + 0.001 * index, 10_000, 2, "batch") for index in range(12)]
+    urgent = [Request(3.0 + 2.0 * index, 10_000, 2, "interactive") for index in range(4)]
+    made = scenario(Given(tuple(sorted([*patient, *urgent], key=lambda r: r.arrived_s)), 40.0))
+    classes = (
+        Objective(name="interactive", ttft_base_s=3.5, tpot_s=1.0, priority=10),
+        Objective(name="batch", ttft_base_s=13.0, tpot_s=1.0),
+    )
+    made = replace(made, settings=msgspec.structs.replace(made.settings, objectives=classes))
+    ordered = simulate(made, Planned(), 0)
+    assert ordered.completed == 16
+    assert ordered.class_attainment["interactive"] == 1.0
+    assert 0.5 < ordered.class_attainment["batch"] < 1.0
+    plain = simulate(made, Planned(discipline="fifo"), 0)
+    assert plain.class_attainment["interactive"] == 0.0
 
 
 def test_an_objective_may_grow_with_the_length_of_the_prompt() -> None:
