@@ -183,6 +183,7 @@ def _facts(moment: Moment) -> dict[str, float]:
         "dispersion_2s": demand.dispersion_short,
         "dispersion_10s": demand.dispersion_long,
         "prompt_tokens": demand.mix.prompt_tokens,
+        "context_tokens": demand.mix.context_tokens,
         "new_tokens": demand.mix.new_tokens,
         "output_tokens": demand.mix.output_tokens,
         "ttft_s": demand.target.ttft_s,

@@ -75,7 +75,8 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
 
     panic_ratio: float = 1.3
     """Fast demand over ready capacity at which waiting for certainty costs more than a pod."""
-    panic_ticks: int = 2
+    panic_ticks: int = 1
+    """Looks that must agree on it: the jump itself is five deviations already."""
     up_ticks: int = 2
     """Of the last three decisions, those that must ask for more before more is given."""
     stable_s: float = 60.0
@@ -109,7 +110,7 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     convert_worth: float = 0.6
     """Of the slack of decode pods, what is reckoned with: it is spread over pods and comes in chunks."""
 
-    swap_gain: float = 0.05
+    swap_gain: float = 0.1
     """Under a budget, GPUs change pools only for this much more of the load: the change itself costs a start-up."""
 
     calibration_iterations: int = 64

@@ -81,6 +81,25 @@ def coefficients_of(state: State, settings: Settings, role: Role) -> Coefficient
     return calibration.coefficients
 
 
+def measured_held(before: float, observation: Observation, marks: dict[str, PodMark]) -> float:
+    """KV tokens per sequence in decode pods; fades over ten looks; as before while too few run."""
+    sequences = held = 0
+    for pod in observation.pods:
+        mark = marks.get(pod.name)
+        if pod.role == "decode" and pod.ready_since is not None and mark is not None:
+            sequences += mark.running + mark.waiting
+            held += mark.kv_used_tokens
+    if sequences < HELD_ENOUGH:
+        return before
+    now = held / sequences
+    return before + HELD_GAIN * (now - before) if before > 0 else now
+
+
+HELD_ENOUGH = 20
+"""Sequences whose mean says something."""
+HELD_GAIN = 0.1
+
+
 def measured_flow(
     flow: tuple[tuple[float, float], ...],
     observation: Observation,

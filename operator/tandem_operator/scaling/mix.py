@@ -28,11 +28,13 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     """Mean square of prompt tokens."""
     output_tokens: float
     output_square: float
+    held_tokens: float = 0.0
+    """KV of a running sequence as measured: long prompts with long answers run longest, which means do not show."""
 
     @property
     def context_tokens(self) -> float:
         """KV that a running sequence holds, on average over its life."""
-        return self.prompt_tokens + self.output_tokens / 2
+        return max(self.prompt_tokens + self.output_tokens / 2, self.held_tokens)
 
     def prefill_seconds(self, coefficients: Coefficients) -> float:
         """Mean time of a prompt."""
@@ -51,10 +53,13 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def mix_of(state: State, windows: Windows) -> Mix:
-    """Lengths of prompts that arrive and of answers that end, each of the longest window that still tells the truth."""
+    """Lengths of prompts that arrive and of answers that end, each of the longest window that still tells the truth.
+
+    The answers that end in a few seconds are no fair sample: short ones end first.
+    """
     spans = (windows.fast, windows.medium, windows.slow)
     prompts = _truest([(s.requests, s.prompt_tokens, s.squares) for s in spans], 0.0)
-    outputs = _truest([(s.completed, s.output_tokens, s.output_squares) for s in spans], OUTPUT_CHANGE)
+    outputs = _truest([(s.completed, s.output_tokens, s.output_squares) for s in spans[1:]], OUTPUT_CHANGE)
     prompt, square = _with_prior(*prompts, PROMPT_PRIOR_TOKENS, 2 * PROMPT_PRIOR_TOKENS**2)
     known = max(state.output_tokens_mean or OUTPUT_PRIOR_TOKENS, 1.0)
     output, output_square = _with_prior(*outputs, known, max(state.output_square_mean, known**2))
@@ -66,6 +71,7 @@ def mix_of(state: State, windows: Windows) -> Mix:
         square=max(square, prompt**2),
         output_tokens=max(output, 1.0),
         output_square=max(output_square, output**2),
+        held_tokens=state.held_tokens,
     )
 
 

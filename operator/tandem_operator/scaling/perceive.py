@@ -6,7 +6,7 @@ import msgspec
 
 from tandem_operator.scaling.bins import Windows, learn_noise, look_back
 from tandem_operator.scaling.lead import lead_seconds, learn_growth, learn_startups
-from tandem_operator.scaling.learn import coefficients_of, learn_coefficients, measured_flow
+from tandem_operator.scaling.learn import coefficients_of, learn_coefficients, measured_flow, measured_held
 from tandem_operator.scaling.mix import learn_output
 from tandem_operator.scaling.observation import Observation
 from tandem_operator.scaling.settings import Settings
@@ -44,6 +44,7 @@ def perceive(settings: Settings, state: State, observation: Observation, now: fl
         output_tokens_mean=output_mean,
         output_square_mean=output_square,
         learned=learned,
+        held_tokens=measured_held(state.held_tokens, observation, pods),
     )
     windows = look_back(state.bins, state.since, state.seen, law)
     growth, due = learn_growth(state, windows, lead_seconds(started, settings), law)

@@ -30,7 +30,7 @@ def fullest_batch(coefficients: Coefficients, mix: Mix, tpot_s: float, law: Law)
     bound = tpot_s * (1 - law.tpot_margin)
     per_sequence = d.phi1_s + d.phi2_s * context
     by_tpot = (bound - d.phi0_s) / per_sequence if per_sequence > 0 else math.inf
-    held = mix.prompt_tokens + mix.output_tokens * 0.75
+    held = context + mix.output_tokens / 4
     by_kv = coefficients.kv_tokens * law.decode_full / held if coefficients.kv_tokens > 0 and held > 0 else math.inf
     by_count = coefficients.max_sequences if coefficients.max_sequences > 0 else math.inf
     best = min(by_tpot, by_kv, by_count)

@@ -129,6 +129,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens_mean: float = 0.0
     """Tokens generated per request; 0: none seen yet."""
     output_square_mean: float = 0.0
+    held_tokens: float = 0.0
+    """KV that a running sequence really holds, on average lately; 0: not known."""
     flow: tuple[tuple[float, float], ...] = ()
     """(time, output tokens per second that what ran stood for), lately."""
     learned: dict[str, Calibration] = {}
