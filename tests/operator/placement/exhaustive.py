@@ -1,4 +1,4 @@
-"""The choice by brute force, written apart from the product: every pair of every size, no bounds, no shortcuts.
+"""The choice by brute force, written apart from the product: every pair of every size, without bounds.
 
 It shares the predictor (memory, prior, queue formulas) and nothing of the search. Random problems stand here too.
 """
@@ -47,11 +47,14 @@ def search(problem: Problem) -> Answer | None:
     names = ("None", "FP8", "Int8Dynamic", "Int8") if problem.quantization == "Auto" else (problem.quantization,)
     if problem.shape.stored_quantization != "None" and problem.quantization == "Auto":
         names = ("None",)
-    answers = []
+    best: Answer | None = None
     for quantization in names:
         rows, columns = (list(_sides(problem, role, quantization)) for role in ("prefill", "decode"))
-        answers += [answer for one, other in itertools.product(rows, columns) if (answer := _pair(problem, one, other))]
-    return min(answers, key=lambda answer: (answer.short, answer.cost), default=None)
+        for one, other in itertools.product(rows, columns):
+            answer = _pair(problem, one, other, best)
+            if answer and (best is None or (answer.short, answer.cost) < (best.short, best.cost)):
+                best = answer
+    return best
 
 
 def _sides(problem: Problem, role: str, quantization: str) -> Iterator[Side]:
@@ -107,7 +110,8 @@ def _speed(problem: Problem, role: str, offer: Offer, tensor: int, stages: int, 
     return Side(offer, tensor, stages, quantization, c.step_seconds(step, round(step * context)), sequences)
 
 
-def _pair(problem: Problem, one: Side, other: Side) -> Answer | None:
+def _pair(problem: Problem, one: Side, other: Side, best: Answer | None) -> Answer | None:
+    """None: infeasible, or dearer than a pair with room, so that its own room need not be counted."""
     load, objective = problem.load, problem.objective
     size = problem.shape.sequence_bytes(load.prompt_tokens)
     link = one.offer.hardware.interconnect
@@ -137,6 +141,8 @@ def _pair(problem: Problem, one: Side, other: Side) -> Answer | None:
         counts = [service / utilization, answer_s / other.sequences / 0.92]
         whole = [problem.prefill.replicas or 1, problem.decode.replicas or 1]
     cost = sum(price * count for price, count in zip(prices, counts, strict=True))
+    if best and not best.short and cost >= best.cost:
+        return None
     return Answer(_short([(one, whole[0]), (other, whole[1])]), cost)
 
 
