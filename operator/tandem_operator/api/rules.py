@@ -30,9 +30,12 @@ IMAGE_RULE: Final = rule(
     "!self.matches('[ \\t\\r\\n]')", "image must be a reference such as registry/name:tag, without blanks"
 )
 DURATION_RULE: Final = rule(f"self.matches('{DURATION}')", "must be a duration such as 30s, 2m or 1h30m")
+POSITIVE_DURATION_RULE: Final = rule(
+    f"!self.matches('{DURATION}') || duration(self) > duration('0s')", "no request can be served in no time: give more"
+)
 CLASS_NAME_RULE: Final = rule(
-    "self.matches('^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')",
-    "a class of requests is named by letters, digits and . _ - between them, such as interactive",
+    "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+    "a class of requests is named by lower-case letters, digits and - between them, such as interactive",
 )
 
 URI_RULES: Final = (

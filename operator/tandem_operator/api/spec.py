@@ -104,7 +104,7 @@ class Ttft(ApiModel):
     base: str = Field(
         description="For every prompt, such as 1s or 800ms.",
         max_length=32,
-        json_schema_extra=rules.validations(rules.DURATION_RULE),
+        json_schema_extra=rules.validations(rules.DURATION_RULE, rules.POSITIVE_DURATION_RULE),
     )
     per_thousand_tokens: str | None = Field(
         default=None,
@@ -119,7 +119,7 @@ class Slo(ApiModel):
 
     name: str = Field(
         alias="class",
-        description="Name of the class.",
+        description="Name of the class: what clients send in the header x-tandem-class.",
         min_length=1,
         max_length=63,
         json_schema_extra=rules.validations(rules.CLASS_NAME_RULE),
@@ -128,13 +128,20 @@ class Slo(ApiModel):
     tpot: str = Field(
         description="Mean time per output token after the first, such as 50ms.",
         max_length=32,
-        json_schema_extra=rules.validations(rules.DURATION_RULE),
+        json_schema_extra=rules.validations(rules.DURATION_RULE, rules.POSITIVE_DURATION_RULE),
     )
     attainment_percent: int = Field(
         default=99,
         description="Share of requests that must meet both.",
         ge=50,
         le=99,
+        json_schema_extra={"format": "int32"},
+    )
+    priority: int = Field(
+        default=0,
+        description="Requests of a class with a higher number go first, as long as they can still meet the objective.",
+        ge=-1000,
+        le=1000,
         json_schema_extra={"format": "int32"},
     )
 
@@ -293,8 +300,9 @@ class InferenceDeploymentSpec(ApiModel):
     slo: list[Slo] = Field(
         default_factory=list,
         description=(
-            "Objectives by class of requests; placement meets all of them. Absent: first token within 2s, 50ms per"
-            " token, for 99 % of requests."
+            "Objectives by class of requests; the first is that of requests that name none. Routers order their queue"
+            " by them and count what met them; placement meets all of them. Absent: routers serve in order of arrival, and"
+            " placement assumes a first token within 2s and 50ms per token for 99 % of requests."
         ),
         max_length=8,
         json_schema_extra={

@@ -9,6 +9,7 @@ from tandem_runtime.contracts.names import HTTP_PORT, INTERNAL_PORT, KV_PORT, ME
 
 from tandem_operator.api import names
 from tandem_operator.api.deployment import InferenceDeployment
+from tandem_operator.render.classes import classes_data
 from tandem_operator.render.hardware import Hardware, coefficients_data
 from tandem_operator.render.pods import ENDPOINTS_KEY
 from tandem_operator.render.workloads import metadata
@@ -32,14 +33,15 @@ def pool_service(infd: InferenceDeployment, role: str) -> dict[str, Any]:
 
 
 def endpoints(infd: InferenceDeployment) -> dict[str, Any]:
-    """`NAME-endpoints`: names of Services, no addresses, so that it never changes while pods come and go."""
+    """`NAME-endpoints`, what routers read: names of Services, no addresses, so that it never changes while pods come
+    and go; and the service classes, so that an edit of spec.slo restarts no router."""
     services = [{"service": names.pool_service_name(infd.name, role), "role": role} for role in names.POOL_ROLES]
     content = json.dumps({"schema": 1, "pods": [], "services": services}, indent=1) + "\n"
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": metadata(infd, names.endpoints_name(infd.name), names.common_labels(infd.name)),
-        "data": {ENDPOINTS_KEY: content},
+        "data": {ENDPOINTS_KEY: content, **classes_data(infd.spec.slo)},
     }
 
 

@@ -11,6 +11,7 @@ from tandem_operator.api import names
 from tandem_operator.api.deployment import InferenceDeployment
 from tandem_operator.api.spec import Emulated, Pool
 from tandem_operator.config import RenderSettings
+from tandem_operator.render.classes import CLASSES_FILE
 from tandem_operator.render.hardware import ANY_NODE, Hardware, add_coefficients, coefficients_file
 from tandem_operator.render.placement import place, queue_label
 from tandem_operator.render.pods import (
@@ -44,6 +45,7 @@ def router_deployment(infd: InferenceDeployment, revision: str, image: str, sett
         "--http-port", str(HTTP_PORT),
         "--metrics-port", str(METRICS_PORT),
         "--drain-timeout", drain_timeout(grace - linger, settings),
+        *(["--classes", CLASSES_FILE] if infd.spec.slo else []),
     ]  # fmt: skip
     template = pod_template(
         labels=names.pod_labels(infd.name, "router", revision),

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import itertools
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from tandem_operator.render.network import token_secret
 from tandem_operator.render.objects import render
 from tandem_operator.render.pods import InvalidTemplate
 from tandem_runtime.__main__ import COMMANDS
+from tandem_runtime.contracts.classes import read_classes
 from tandem_runtime.contracts.endpoints import read_endpoints
 
 from tests.operator.builders import body, deployment, emulated_body
@@ -230,3 +232,29 @@ def test_a_router_takes_new_connections_until_everybody_knows_that_it_leaves(gra
 def test_a_grace_period_that_is_no_number_of_seconds_is_refused_by_its_path(grace: object) -> None:
     with pytest.raises(InvalidTemplate, match=r"spec\.decode\.template\.spec\.terminationGracePeriodSeconds is "):
         all_objects(deployment(decode={"template": {"spec": {"terminationGracePeriodSeconds": grace}}}))
+
+
+SLO = [
+    {"class": "chat", "ttft": {"base": "800ms", "perThousandTokens": "60ms"}, "tpot": "50ms", "priority": 10},
+    {"class": "batch", "ttft": {"base": "1m"}, "tpot": "1s", "attainmentPercent": 90},
+]
+
+
+def test_routers_read_the_classes_of_the_spec_and_the_first_is_the_default(tmp_path: Path) -> None:
+    objects = by_name(parse_deployment(body(slo=SLO)))
+    file = tmp_path / "classes.json"
+    file.write_text(objects["ConfigMap/chat-endpoints"]["data"]["classes.json"])
+    classes = read_classes(file)
+    assert [each.name for each in classes.all] == ["chat", "batch"]
+    chat, batch = classes.all
+    assert (chat.ttft_bound_s(2000), chat.tpot_s, chat.attainment, chat.priority) == (0.92, 0.05, 0.99, 10)
+    assert (batch.ttft_bound_s(2000), batch.tpot_s, batch.attainment, batch.priority) == (60, 1, 0.9, 0)
+    router = pods([objects["Deployment/chat-router"]])[0]["containers"][0]
+    read = parse_command_line(router["args"])
+    assert str(read.classes) == "/etc/tandem/endpoints/classes.json"
+
+
+def test_an_edited_objective_restarts_no_pod() -> None:
+    before, after = (by_name(parse_deployment(body(slo=slo))) for slo in (SLO, [SLO[0] | {"tpot": "40ms"}]))
+    assert before["ConfigMap/chat-endpoints"] != after["ConfigMap/chat-endpoints"]
+    assert before["Deployment/chat-router"] == after["Deployment/chat-router"]
