@@ -301,8 +301,8 @@ class InferenceDeploymentSpec(ApiModel):
         default_factory=list,
         description=(
             "Objectives by class of requests; the first is that of requests that name none. Routers order their queue"
-            " by them and count what met them; placement meets all of them. Absent: routers serve in order of arrival, and"
-            " placement assumes a first token within 2s and 50ms per token for 99 % of requests."
+            " by them and count what met them; placement meets all of them. Absent: routers serve in order of arrival,"
+            " and placement assumes a first token within 2s and 50ms per token for 99 % of requests."
         ),
         max_length=8,
         json_schema_extra={
