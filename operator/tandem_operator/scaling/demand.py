@@ -48,6 +48,10 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     salvage_s: float = 0.0
     """Time in which the salvageable must be served."""
     lead_s: float = 0.0
+    decoding: int = 0
+    """Sequences that run in `decode_told` pods."""
+    decode_told: int = 0
+    completed_per_s: float = 0.0
     flow_per_s: float = 0.0
     """Output tokens per second that what runs stands for; sizes decode when it is more than arrivals let expect."""
 
@@ -96,6 +100,9 @@ def measure(
         late=late,
         salvage_s=salvage_s,
         lead_s=lead_s,
+        decoding=reading.decoding if reading.queue_requests > 0 else 0,
+        decode_told=reading.decode_told,
+        completed_per_s=windows.medium.completed / windows.medium.seconds if windows.medium.seconds > 0 else 0.0,
         flow_per_s=expected_flow(state.flow, late > 0),
     )
 

@@ -64,7 +64,8 @@ def need(
     steady = prefill_load(steady_per_s, mix, target, prefill, demand, first_step, law)
     burst = prefill_load(burst_per_s, mix, target, prefill, demand, first_step, law)
     dispersion = min(demand.dispersion_long, DISPERSION_CAP)
-    held = decode_load(burst_per_s, demand.flow_per_s, mix, batch, burst.wait_s, dispersion)
+    least = max(demand.flow_per_s, _piled_up(demand, batch, steady_per_s) / batch.step_s)
+    held = decode_load(burst_per_s, least, mix, batch, burst.wait_s, dispersion)
     by_link = link_pods(burst_per_s, mix, prefill, law)
     d = max(decode_pods(held, decode_miss), link_pods(burst_per_s, mix, decode, law))
     flexible = 0.0
@@ -83,6 +84,22 @@ def need(
         prefill_miss=prefill_miss,
         decode_miss=decode_miss,
     )
+
+
+def _piled_up(demand: Demand, batch: Batch, rate_per_s: float) -> float:
+    """Sequences that would run if all could: Little's law with the stay that full decode pods show.
+
+    Only while pods are full and requests wait: then stay = running / completions per second, whatever lengths say.
+    """
+    if demand.completed_per_s <= 0 or demand.decoding < FULL * batch.sequences * max(demand.decode_told, 1):
+        return 0.0
+    return min(rate_per_s / demand.completed_per_s, PILE_MOST) * demand.decoding
+
+
+FULL = 0.9
+"""Share of the fullest batches above which decode pods are full."""
+PILE_MOST = 2.0
+"""Times what runs: when lengths just changed, completions of the last minute say little."""
 
 
 def capacity_per_s(settings: Settings, need: Need, pods: Targets) -> tuple[float, float]:

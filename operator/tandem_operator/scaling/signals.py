@@ -36,6 +36,10 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     queue_slack_tokens: tuple[int, ...] = ()
     active: bool = False
     """Something arrived, waits or runs."""
+    decoding: int = 0
+    """Sequences in decode pods that are ready and tell."""
+    decode_told: int = 0
+    """Those pods."""
     arrived: float = 0.0
     """Requests since the last look."""
 
@@ -212,7 +216,7 @@ def read(taken: Taken, pods: dict[str, PodMark], observation: Observation, now: 
         if quality in alive and not missing:
             load = quality
     qualities: dict[str, Quality] = {}
-    running = 0
+    running = decoding = decode_told = 0
     for pod in observation.pods:
         if pod.state not in ("ready", "draining"):
             continue
@@ -223,6 +227,9 @@ def read(taken: Taken, pods: dict[str, PodMark], observation: Observation, now: 
         else:
             qualities[pod.name] = judge(pod_mark.at, now, law)
             running += pod_mark.running + pod_mark.waiting
+            if pod.role == "decode" and pod.state == "ready":
+                decoding += pod_mark.running
+                decode_told += 1
     requests = sum(max(router.queue.requests, 0) for router in observation.routers)
     return Reading(
         routers=routers,
@@ -232,6 +239,8 @@ def read(taken: Taken, pods: dict[str, PodMark], observation: Observation, now: 
         queue_tokens=sum(max(router.queue.tokens, 0) for router in observation.routers),
         queue_slack=_add_up([router.queue.slack_requests for router in observation.routers]),
         queue_slack_tokens=_add_up([router.queue.slack_tokens for router in observation.routers]),
+        decoding=decoding,
+        decode_told=decode_told,
         active=taken.added.requests > 0 or requests > 0 or running > 0,
         arrived=taken.added.requests,
     )
