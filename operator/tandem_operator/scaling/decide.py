@@ -177,6 +177,9 @@ def _move(
     ):
         blind = reading.blind(role, observation.pods)
         frozen = "signals are stale" if blind else ""
+        calibration = state.learned.get(role)
+        if not frozen and calibration is not None and calibration.is_suspect:
+            frozen = f"engine steps of {role} are faster than physics allows: check its hardware class"
         if not frozen and now < state.panic_until:
             frozen = f"stable for {state.panic_until - now:.0f} s more after a jump of load"
         result = step(
