@@ -49,7 +49,8 @@ def main() -> int:
     policies = tuple(options.policies.split(",")) if options.policies else ()
     plan = Plan(names, options.quick, seeds, FULL_FEW, policies, options.ablations)
     results = execute(plan.runs(), options.quick, traces, cache(), options.jobs)
-    table = rows(results)
+    found = rows(results)
+    table = {name: found[name] for name in names if name in found}
     show(table, traces, plan)
     print(json.dumps(table))
     return 0
