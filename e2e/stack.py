@@ -124,9 +124,17 @@ class Stack:
 
     def metrics(self, namespace: str, pod: str) -> dict[str, float]:
         """Samples of a pod's metrics port by name with labels, through the API server's proxy."""
-        text = self.cluster.kubectl("get", "--raw", f"/api/v1/namespaces/{namespace}/pods/{pod}:9090/proxy/metrics")
+        text = self._metrics_port(namespace, pod, "metrics")
         lines = (line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
         return {name: float(value) for name, value in lines}
+
+    def signals(self, namespace: str, pod: str) -> Json:
+        """What a pod tells the autoscaler."""
+        answer: Json = json.loads(self._metrics_port(namespace, pod, "signals"))
+        return answer
+
+    def _metrics_port(self, namespace: str, pod: str, path: str) -> str:
+        return self.cluster.kubectl("get", "--raw", f"/api/v1/namespaces/{namespace}/pods/{pod}:9090/proxy/{path}")
 
     @contextmanager
     def forward(self, target: str, namespace: str = "default", port: int = 8000) -> Iterator[str]:

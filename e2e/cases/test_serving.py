@@ -105,6 +105,45 @@ def test_a_pool_is_scaled_by_editing_the_spec_and_requests_go_on(stack: Stack, n
         wait_until("answers at the end", 60, load.succeeds_again())
 
 
+CLASSES = """  slo:
+  - {class: interactive, ttft: {base: 60s}, tpot: 10s, priority: 10}
+  - {class: batch, ttft: {base: 10m}, tpot: 10s}
+"""
+
+
+def test_requests_are_counted_by_the_classes_of_the_spec_and_an_edit_restarts_no_router(
+    stack: Stack, namespace: str
+) -> None:
+    stack.apply(emulated("fleet", extra=CLASSES), namespace)
+    stack.wait_ready("fleet", namespace)
+    router = stack.pods(namespace, "fleet", "router")[0]["metadata"]["name"]
+    with stack.forward("service/fleet", namespace) as base:
+        assert [ask(base, header) for header in ("", "batch")] == ["", ""]
+        assert "interactive, batch" in ask(base, "gold")
+        counts = stack.signals(namespace, router)["classes"]
+        assert {name: (one["met"], one["missed"]) for name, one in counts.items()} == {
+            "interactive": (1, 0),
+            "batch": (1, 0),
+        }
+        edited = CLASSES.replace("class: batch", "class: gold")
+        stack.apply(emulated("fleet", extra=edited), namespace)
+        wait_until("the router takes the new class", 150, lambda: ask(base, "gold") == "")
+    assert stack.pods(namespace, "fleet", "router")[0]["metadata"]["name"] == router
+
+
+def ask(base: str, slo_class: str) -> str:
+    """The error that a short request of that class gets; empty when it is answered."""
+    body = {"model": "fleet", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
+    headers = {"content-type": "application/json"} | ({"x-tandem-class": slo_class} if slo_class else {})
+    request = urllib.request.Request(f"{base}/v1/chat/completions", json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            json.load(response)
+    except urllib.error.HTTPError as refused:
+        return str(json.loads(refused.read())["error"]["message"])
+    return ""
+
+
 def has_pods(stack: Stack, namespace: str, role: str, count: int) -> bool:
     """Whether that many pods of the role stand."""
     return len(stack.pods(namespace, "fleet", role)) == count
