@@ -9,7 +9,7 @@ from tandem_operator.simulation.outcome import Outcome, Series
 
 from tests.bench.contest.plan import ORACLE, SCENARIOS, Plan, Run
 from tests.bench.contest.rows import beats, recovery, rows
-from tests.bench.contest.runs import Result, code_hash, place, thin
+from tests.bench.contest.runs import Result, code_hash, load, place, thin
 from tests.bench.contest.statistics import attainment_interval, interval, paired
 from tests.bench.contest.targets import TARGETS, check
 
@@ -114,3 +114,10 @@ def test_results_are_kept_by_what_the_code_does(tmp_path: Path) -> None:
     kept = thin(outcome("x", 0.5, 1.0))
     assert kept.attainment == 0.5
     assert kept.series.prefill_want == ()
+
+
+def test_an_outage_stays_inside_the_quick_form() -> None:
+    made = load("S6-outage", True, None)
+    ((start, stop),) = made.metrics.outages
+    assert 0 < start < stop < made.until_s
+    assert made.blind_s == made.metrics.outages

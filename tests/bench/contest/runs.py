@@ -51,8 +51,10 @@ def load(name: str, quick: bool, traces: Path | None) -> Scenario:
     end = QUICK_END_S.get(name.partition("-")[0]) if quick else None
     if end is None:
         return made
-    share = made.report_from_s / made.until_s
-    return replace(made, end_s=end, report_from_s=share * end)
+    share = end / made.until_s
+    gaps = tuple((start * share, start * share + (stop - start)) for start, stop in made.metrics.outages)
+    metrics = replace(made.metrics, outages=gaps)
+    return replace(made, end_s=end, report_from_s=made.report_from_s * share, metrics=metrics, blind_s=gaps)
 
 
 def run_one(run: Run, quick: bool, traces: Path | None, folder: Path) -> Result:
