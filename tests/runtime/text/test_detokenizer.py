@@ -83,7 +83,7 @@ def test_any_text_pushed_one_by_one_comes_out_as_decoded_at_once(name: str, text
 
 @pytest.mark.parametrize("name", ["bytes", "byte-level"])
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_ids_pushed_one_by_one_come_out_as_decoded_at_once(name: str, data: st.DataObject) -> None:
     tokenizer = TOKENIZERS[name]
     vocab_size = VOCAB_SIZE if name == "bytes" else 300
@@ -92,7 +92,7 @@ def test_any_ids_pushed_one_by_one_come_out_as_decoded_at_once(name: str, data: 
 
 
 @given(st.lists(st.sampled_from([0x41, 0x82, 0x9F, 0xAC, 0xC3, 0xE2, 0xF0, 0x98, EOS]), max_size=120))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_broken_bytes_come_out_as_decoded_at_once(ids: list[int]) -> None:
     assert push_all(ByteTokenizer(), ids) == ByteTokenizer().decode(ids)
 
