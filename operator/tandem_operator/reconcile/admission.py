@@ -79,12 +79,17 @@ def answer(request: Object, verdict: Verdict) -> Object:
 
 
 def _unread(infd: InferenceDeployment) -> Iterator[str]:
-    """Facts of the model that were given and are of no use."""
+    """What was given and is of no use, or not yet."""
     if infd.spec.model.config is not None:
         try:
             read_shape(infd.spec.model.config)
         except ConfigError as error:
             yield f"spec.model.config is not understood, so that nothing is placed by it: {error}"
+    elif infd.spec.slo:
+        yield (
+            "spec.slo was not checked: the model's config.json or the cluster's devices are not known here;"
+            " condition Placed will say more, and with spec.model.config it is checked at once"
+        )
 
 
 def _same_question(one: Problem | None, other: Problem) -> bool:

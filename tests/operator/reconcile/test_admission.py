@@ -56,6 +56,12 @@ def test_model_facts_that_are_not_understood_are_doubted() -> None:
     assert warning.startswith("spec.model.config is not understood")
 
 
+def test_objectives_that_cannot_be_checked_yet_are_said_to_be_unchecked() -> None:
+    slo = [{"class": "chat", "ttft": {"base": "1s"}, "tpot": "50ms"}]
+    (warning,) = review(request(slo=slo), lambda infd: None).warnings
+    assert warning.startswith("spec.slo was not checked")
+
+
 @pytest.mark.parametrize("operation", ["DELETE", "CONNECT", None])
 def test_other_operations_are_let_through(operation: str) -> None:
     assert review(request(operation), impossible) == Verdict()
