@@ -160,6 +160,7 @@ class Placer:
             why = why if self._is_ready() or known.shape is None else "nodes are not known"
             why = "gpus is 0" if forgoes_devices(infd) else why
             text = f"pods run on the CPU of any node: {why}"
+            self._claim(infd, NOWHERE)
             return Placing(Hardware(coefficients=self._emulated_speed(infd, known)), Reason.ANY_NODE, text)
         literal = {role: self._literal(infd, role, pool, record) for role, pool in asked.items()}
         made = Record(

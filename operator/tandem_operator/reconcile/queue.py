@@ -59,7 +59,7 @@ class WorkQueue(Generic[K]):
 
     def add_all(self) -> None:
         """Look at every key that would be looked at some time anyway: something changed that concerns them all."""
-        for key in [*self._timers]:
+        for key in {**self._timers, **self._running}:  # what runs may have read what was there before
             self.add(key)
 
     def add_after(self, key: K, seconds: float) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+import pytest
 from tandem_operator.api.deployment import InferenceDeployment, parse_deployment
-from tandem_operator.reconcile.models import RETRY_SECONDS, Models, Unread
+from tandem_operator.reconcile.errors import Waiting
+from tandem_operator.reconcile.models import ASKED_AT_ONCE, RETRY_SECONDS, Models, Unread, shown
 
 from tests.operator.builders import body, emulated_body
 from tests.operator.performance import public_models
@@ -75,3 +78,26 @@ async def test_claims_images_and_emulated_pods_are_not_known_and_it_is_said_what
         assert f"the operator cannot read {uri}; give model.config" in (await models.known(of_hub(uri))).why_not
     emulated = await models.known(parse_deployment(emulated_body()))
     assert "executor Emulated has no model: give model.config" in emulated.why_not
+
+
+async def test_repositories_that_keep_silent_hold_no_more_than_two_workers() -> None:
+    gate = asyncio.Event()
+
+    async def read(uri: str) -> tuple[dict[str, Any], None]:
+        await gate.wait()
+        return CONFIG, None
+
+    models = Models(read, lambda: 0.0)
+    asking = [asyncio.create_task(models.known(of_hub(f"hf://meta/{number}"))) for number in range(ASKED_AT_ONCE)]
+    await asyncio.sleep(0)
+    for uri in ("hf://meta/0", "hf://meta/other"):
+        with pytest.raises(Waiting):
+            await models.known(of_hub(uri))
+    gate.set()
+    assert all(known.shape for known in await asyncio.gather(*asking))
+    assert (await models.known(of_hub("hf://meta/other"))).shape
+
+
+def test_a_password_or_a_signature_in_an_address_is_not_told() -> None:
+    assert shown("https://user:pass@host/a/b/?X-Signature=s") == "https://host/a/b/"
+    assert shown("hf://org/model@main") == "hf://org/model@main"

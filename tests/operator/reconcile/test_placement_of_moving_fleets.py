@@ -204,3 +204,22 @@ async def test_deployments_that_are_planned_at_the_same_moment_do_not_all_take_t
     ]
     assert chosen.count("h100-sxm") <= 2, "there is room for two pods of four"
     assert chosen.count("a100-sxm4-80gb") <= 6
+
+
+async def test_devices_that_are_given_back_are_promised_to_nobody() -> None:
+    world = Placed()
+    world.nodes("h100-sxm", 1)
+    world.nodes("a100-sxm4-80gb", 3)
+    large = emulated("Llama-3.1-70B", prefill={"gpus": 4}, decode={"gpus": 4})
+    for name in ("chat", "other"):
+        world.cluster.add({**large, "metadata": {**large["metadata"], "name": name, "uid": name}})
+
+    async def chosen(name: str) -> list[str]:
+        await world.operator.reconcile(("team", name))
+        placement = world.cluster.find_one(names.KIND, name)["status"]["placement"]
+        return [placement[role]["class"] for role in names.POOL_ROLES]
+
+    first = await chosen("chat")
+    world.change(prefill={"gpus": 0}, decode={"gpus": 0})
+    await world.operator.reconcile(("team", "chat"))
+    assert await chosen("other") == first

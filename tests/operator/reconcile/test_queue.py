@@ -125,6 +125,24 @@ async def test_every_key_comes_again_at_the_resync_except_forgotten_ones() -> No
     assert seen.count("gone") == 1
 
 
+async def test_a_change_that_concerns_all_reaches_a_key_that_is_being_worked_on_for_the_first_time() -> None:
+    gate, runs = asyncio.Event(), 0
+
+    async def work(key: str) -> float:
+        nonlocal runs
+        runs += 1
+        await gate.wait()
+        return math.inf
+
+    queue = WorkQueue(work, FAST)
+    async with running(queue):
+        queue.add("a")
+        await until(lambda: runs == 1)
+        queue.add_all()
+        gate.set()
+        await until(lambda: runs == 2)
+
+
 async def test_of_two_dates_the_sooner_counts() -> None:
     runs = 0
 
