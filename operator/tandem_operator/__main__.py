@@ -106,16 +106,18 @@ def parse_settings(arguments: list[str]) -> Settings:
 
 
 def make_placement(inventory: Inventory, is_ready: Callable[[], bool], settings: InventorySettings) -> PlacementStep:
-    """What chooses hardware; for a while after the start it waits for the first list of nodes."""
+    """What chooses hardware; while nodes are listed, for the first time or for a new class, it waits for a while."""
     from tandem_operator.cluster.repository import Repository
     from tandem_operator.reconcile.models import Models
     from tandem_operator.reconcile.placement import PlacementStep
     from tandem_operator.reconcile.placer import Placer
 
-    patient_until = time.monotonic() + settings.patience_seconds
+    since: float | None = None
 
     def is_starting() -> bool:
-        return settings.enabled and not is_ready() and time.monotonic() < patient_until
+        nonlocal since
+        since = None if is_ready() else since or time.monotonic()
+        return settings.enabled and since is not None and time.monotonic() < since + settings.patience_seconds
 
     models = Models(Repository().read, time.monotonic)
     return PlacementStep(Placer(inventory, is_ready), models, is_starting)

@@ -95,7 +95,7 @@ class HardwareWatch:
         self._leads = leads
         self._classes = _Classes()
         self.ready = asyncio.Event()
-        """Set when classes, nodes and pods have been listed once."""
+        """Set while all that classes ask for was listed: nodes, their labels, and pods."""
 
     async def keep(self) -> None:
         """`run`, again after whatever ends it: what is known of hardware must not cost the operator its life."""
@@ -128,7 +128,11 @@ class HardwareWatch:
         """Once; what fails is tried again until it is done."""
         if not self._settings.hardware_classes_file:
             return
-        catalogue = read_catalogue(self._settings.hardware_classes_file)
+        try:
+            catalogue = read_catalogue(self._settings.hardware_classes_file)
+        except Exception as error:  # classes that are there already are good without it
+            log.error("no hardware class is installed: %s", error, exc_info=error)
+            return
         while True:
             try:
                 await install(self._client, catalogue, self._classes.copy())
@@ -145,6 +149,7 @@ class HardwareWatch:
             while True:
                 self._classes.changed.clear()
                 if self._inventory.set_classes(self._classes.read()) or following is None:
+                    self.ready.clear()  # nodes whose labels were not kept look as if they were gone
                     await _cancelled(following)
                     following = asyncio.create_task(self._follow_fleet())
                 change = asyncio.create_task(self._classes.changed.wait())
@@ -200,17 +205,17 @@ class HardwareWatch:
             self._inventory.remove_node(name)
 
     async def _tell_changes(self) -> None:
-        await self.ready.wait()
         seen = -1
         while True:
+            await self.ready.wait()
             if seen != self._inventory.nodes_version:
                 seen = self._inventory.nodes_version
                 self._on_change()
             await asyncio.sleep(self._settings.settle_seconds)
 
     async def _report(self) -> None:
-        await self.ready.wait()
         while True:
+            await self.ready.wait()
             try:
                 await self._reporter.report(self._classes.copy(), self._classes.problems)
                 await self._reporter.tell_strangers(self._settings.nudge_seconds)

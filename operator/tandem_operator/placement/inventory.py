@@ -49,7 +49,7 @@ class Inventory:
         self.version = 0
         """Grows with every change that a capacity or a stranger shows."""
         self.nodes_version = 0
-        """Grows with every change of nodes and classes, not with pods."""
+        """Grows with every change of nodes with devices and of classes, not with pods."""
 
     @property
     def classes(self) -> Mapping[str, HardwareClass]:
@@ -218,7 +218,7 @@ class Inventory:
         node.free = tuple(_free(node, share) for share in shares)
         for share, free in zip(shares, node.free, strict=True):
             self._count(share, free, +1)
-        self._changed()
+        self._changed_by(node)
 
     def _retract(self, node: _Node) -> None:
         """The opposite of `_enter`."""
@@ -233,8 +233,13 @@ class Inventory:
                     del self._strangers[key]
         for share, free in zip(node.shares, node.free, strict=True):
             self._count(share, free, -1)
+        self._changed_by(node)
         node.answers = node.shares = node.free = ()
-        self._changed()
+
+    def _changed_by(self, node: _Node) -> None:
+        """Most nodes of many clusters have no devices: no plan hangs on them."""
+        if node.answers:
+            self._changed()
 
     def _changed(self) -> None:
         self.version += 1

@@ -139,6 +139,51 @@ async def test_planners_hear_of_nodes_and_classes_but_not_of_every_pod() -> None
         await until(lambda: len(changes) == 2)
 
 
+async def test_nodes_without_devices_are_nothing_to_planners() -> None:
+    api, changes = FakeApi(), list[int]()
+    api.add("HardwareClass", classed("h100-sxm"))
+    async with running(api, changes) as inventory:
+        await until(lambda: len(changes) == 1)
+        api.add("Node", node("cpu", {}, devices=0))
+        await until(lambda: inventory.node_names())
+        api.add("Node", node("cpu", {}, devices=0, unschedulable=True))
+        await asyncio.sleep(0.05)
+        assert len(changes) == 1
+
+
+async def test_while_a_class_changes_how_it_is_recognised_nobody_plans_by_nodes_that_seem_gone() -> None:
+    api, changes, gate = FakeApi(), list[int](), asyncio.Event()
+    api.add("HardwareClass", classed("h100-sxm"))
+    api.add("Node", node("a", {**H100, "example.com/kind": "large"}))
+    list_page = api.list_page
+
+    async def list_nodes_late(kind: str, namespace: str | None, query: dict[str, str]) -> bytes:
+        if kind == "Node":
+            await gate.wait()
+        return await list_page(kind, namespace, query)
+
+    async with running(api, changes) as inventory:
+        await until(lambda: len(changes) == 1)
+        api.list_page = list_nodes_late  # type: ignore[method-assign]
+        api.add("HardwareClass", classed("h100-sxm", match=[{"label": "example.com/kind", "values": ["large"]}]))
+        await until(lambda: not inventory.capacity("h100-sxm").nodes)
+        await asyncio.sleep(0.05)
+        assert len(changes) == 1
+        gate.set()
+        await until(lambda: len(changes) > 1)
+        assert inventory.capacity("h100-sxm").nodes == 1
+
+
+async def test_a_list_of_classes_that_cannot_be_read_costs_no_inventory(tmp_path: Path) -> None:
+    api, file = FakeApi(), tmp_path / "classes.yaml"
+    file.write_text("items: [{spec: {}}]")
+    api.add("HardwareClass", classed("h100-sxm"))
+    api.add("Node", node("a"))
+    async with running(api, file=str(file)) as inventory:
+        await until(lambda: inventory.capacity("h100-sxm").nodes)
+        await until(lambda: api.status("h100-sxm").get("nodes") == 1)
+
+
 async def test_an_unknown_device_is_told_once_with_its_template_and_a_new_class_takes_it() -> None:
     api = FakeApi()
     api.add("HardwareClass", classed("h100-sxm"))
