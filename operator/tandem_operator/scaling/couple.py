@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import msgspec
@@ -62,17 +63,23 @@ def _up(value: float) -> int:
     return int(-(-value // 1))
 
 
+NOTHING = Targets(0, 0)
+
+
 def within_budget(
     settings: Settings,
     wanted: Targets,
     budget: int,
     share: Callable[[int, int], float],
     current: Targets | None = None,
+    keep: Targets = NOTHING,
 ) -> Bounded:
     """The pair within `wanted` and the budget that bears the largest share of the load, then the cheapest such.
 
-    `share(prefill, decode)`: of the load that the pair bears, not falling in either. No role is above `wanted`.
-    Minima hold while their sum fits, else one of each, else nothing at all. `current` stays while it is as good.
+    `share(prefill, decode)`: of the load that the pair bears, not falling in either; inf: the load is not known, and
+    both shrink in proportion. No role is above `wanted`.
+    Minima hold while their sum fits, else one of each, else nothing at all. `current` stays while it is as good, and
+    of what it has only that goes which is above the budget or changes pools. `keep`: what may not change pools.
     """
     cost = gpus_of(settings, wanted.prefill, wanted.decode)
     if cost <= budget:
@@ -85,13 +92,17 @@ def within_budget(
     if gpus_of(settings, p_low, d_low) > budget:
         return Bounded(Targets(0, 0), (f"{reason}; not even one of each fits: nothing runs",))
     low = Targets(p_low, d_low)
-    best = (
-        _best(settings, low, wanted, budget, share) if settings.law.couple else _shrunk(settings, low, wanted, budget)
-    )
-    if current is not None and _fits(settings, low, current, wanted, budget):
-        kept = share(current.prefill, current.decode)
-        if kept >= (1 - settings.law.swap_gain) * share(best.prefill, best.decode):
-            best = current
+    kept = Targets(max(p_low, min(keep.prefill, wanted.prefill)), max(d_low, min(keep.decode, wanted.decode)))
+    if gpus_of(settings, kept.prefill, kept.decode) <= budget:
+        low = kept
+    known = math.isfinite(share(wanted.prefill, wanted.decode))
+    best = (_best if known and settings.law.couple else _shrunk)(settings, low, wanted, budget, share)
+    best = _refilled(settings, best, wanted, budget, current or low)
+    grows = current is not None and best.prefill >= current.prefill and best.decode >= current.decode
+    if current is None or grows or not _fits(settings, low, current, wanted, budget):
+        return Bounded(best, (reason,))
+    if share(current.prefill, current.decode) >= (1 - settings.law.swap_gain) * share(best.prefill, best.decode):
+        best = current
     return Bounded(best, (reason,))
 
 
@@ -115,8 +126,30 @@ def _best(
     return best
 
 
-def _shrunk(settings: Settings, low: Targets, wanted: Targets, budget: int) -> Targets:
-    """Both in proportion, as if neither knew of the other."""
+def _refilled(settings: Settings, best: Targets, wanted: Targets, budget: int, have: Targets) -> Targets:
+    """`best`, with what there is of a pool left where the budget has room: a clamp takes no more than it must."""
+    most = Targets(min(wanted.prefill, have.prefill), min(wanted.decode, have.decode))
+    while True:
+        missing = [
+            (1 - best.prefill / max(most.prefill, 1), Targets(best.prefill + 1, best.decode)),
+            (1 - best.decode / max(most.decode, 1), Targets(best.prefill, best.decode + 1)),
+        ]
+        fits = [
+            (part, pair)
+            for part, pair in missing
+            if part > 0 and gpus_of(settings, *_pair(pair)) <= budget and _ratio_holds(settings, *_pair(pair))
+        ]
+        if not fits:
+            return best
+        best = max(fits, key=lambda item: item[0])[1]
+
+
+def _pair(pair: Targets) -> tuple[int, int]:
+    return pair.prefill, pair.decode
+
+
+def _shrunk(settings: Settings, low: Targets, wanted: Targets, budget: int, _: Callable[[int, int], float]) -> Targets:
+    """Both in proportion, as if neither knew of the other, or of the load."""
     part = budget / gpus_of(settings, wanted.prefill, wanted.decode)
     prefill, decode = max(int(wanted.prefill * part), low.prefill), max(int(wanted.decode * part), low.decode)
     while gpus_of(settings, prefill, decode) > budget:

@@ -43,7 +43,7 @@ def decide(settings: Settings, state: State, observation: Observation, now: floa
     state, panic = _panic(state, asked[0], demand, settings, Targets(*ready), lead_s, now)
     wanted, down, reasons = _wanted(state, settings, observation, reading, demand, asked, current, now)
     moved = _move(state, settings, observation, reading, demand, wanted, down, current, lead_s, panic, now)
-    bounded = _bound(settings, observation, moved[0], current, asked[0])
+    bounded = _bound(settings, observation, reading, moved[0], current, asked[0])
     targets = bounded.targets
     state = msgspec.structs.replace(moved[1], targets=targets)
     moment = Moment(
@@ -130,8 +130,9 @@ def _wanted(
 ) -> tuple[Targets, tuple[Targets, Targets], tuple[str, ...]]:
     """Sizes by load within bounds, sizes at which a removal may stop (near, far), and what was in the way."""
     zero = Targets(0, 0)
-    if settings.scale_to_zero and state.arrived_at is not None and now - state.arrived_at >= settings.idle_after_s:
-        idle = now - state.arrived_at
+    idle = now - state.arrived_at if state.arrived_at is not None else 0.0
+    blind = reading.blind("prefill", observation.pods) or reading.blind("decode", observation.pods)
+    if settings.scale_to_zero and idle >= settings.idle_after_s and (not blind or current == zero):
         return zero, (zero, zero), (f"nothing came for {idle:.0f} s and every router says so",)
     if settings.scale_to_zero and current == zero and not reading.active:
         return zero, (zero, zero), ("asleep until a request comes",)
@@ -203,8 +204,13 @@ def _move(
     return Targets(sizes[0], sizes[1]), state, tuple(reasons)
 
 
-def _bound(settings: Settings, observation: Observation, sizes: Targets, current: Targets, asked: Need) -> Bounded:
-    """Bounds once more, for what was held; then the budget, and what the cluster can still give."""
+def _bound(
+    settings: Settings, observation: Observation, reading: Reading, sizes: Targets, current: Targets, asked: Need
+) -> Bounded:
+    """Bounds once more, for what was held; then the budget, and what the cluster can still give.
+
+    A pool whose signals are stale gives nothing to the other.
+    """
     if sizes == Targets(0, 0):
         return Bounded(sizes)
     held = within_bounds(settings, sizes)
@@ -222,12 +228,16 @@ def _bound(settings: Settings, observation: Observation, sizes: Targets, current
             gpus_of(settings, floor.prefill, floor.decode),
         )
         limits.append((supply, "cluster supply: "))
+    keep = Targets(
+        current.prefill if reading.blind("prefill", observation.pods) else 0,
+        current.decode if reading.blind("decode", observation.pods) else 0,
+    )
     reasons: tuple[str, ...] = ()
     targets = held.targets
     for limit, prefix in limits:
         if limit is None:
             continue
-        clamped = within_budget(settings, targets, limit, lambda p, d: share_of_load(asked, p, d), current)
+        clamped = within_budget(settings, targets, limit, lambda p, d: share_of_load(asked, p, d), current, keep)
         targets = clamped.targets
         reasons += tuple(prefix + reason for reason in clamped.suppressed_by)
     return Bounded(targets, reasons)

@@ -126,7 +126,10 @@ def attainment(need: Need, pods: Targets, flexible: float = 0.0) -> float:
 
 
 def share_of_load(need: Need, prefill: int, decode: int) -> float:
-    """Smaller of the shares of the load that the two pools bear, at most 1; what a budget maximises."""
+    """Times the load that the pair bears: the smaller of the two pools'; inf without load; what a budget maximises.
+
+    Above 1 is room for chance, which sizes that load asks for hold too: 1 would be busy all the time.
+    """
     p = need.burst.erlangs
     d = need.decode.occupancy / need.batch.sequences
-    return min(prefill / p if p > 0 else 1.0, decode / d if d > 0 else 1.0, 1.0)
+    return min(prefill / p if p > 0 else math.inf, decode / d if d > 0 else math.inf)

@@ -42,7 +42,18 @@ def sanitise(observation: Observation) -> Observation:
 
 
 SUSPECT_COUNT = -1
-COUNTS = ("arrivals", "prompt_tokens", "cached_tokens", "completed", "output_tokens", "met", "missed", "shed")
+COUNTS = (
+    "arrivals",
+    "prompt_tokens",
+    "cached_tokens",
+    "completed",
+    "output_tokens",
+    "met",
+    "missed",
+    "shed",
+    "failed",
+    "cancelled",
+)
 
 
 def _finite(value: float) -> float:
@@ -61,6 +72,7 @@ def _is_finite(observation: Observation) -> bool:
             total += counters.prompt_tokens_squared + counters.output_tokens_squared
             total += counters.arrivals + counters.prompt_tokens + counters.cached_tokens
             total += counters.completed + counters.output_tokens + counters.met + counters.missed + counters.shed
+            total += counters.failed + counters.cancelled
     for pod in observation.pods:
         if pod.signals is not None:
             total += pod.signals.at

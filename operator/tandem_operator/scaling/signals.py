@@ -29,6 +29,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """Of pods that are ready."""
     load_quality: Quality
     """Of the routers together: the worst of them, Missing when one that is expected never told."""
+    list_quality: Quality = "Fresh"
+    """Of the list of pods itself."""
     queue_requests: int = 0
     queue_tokens: int = 0
     queue_slack: tuple[int, ...] = ()
@@ -45,7 +47,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
     def blind(self, role: str, pods: tuple[Pod, ...]) -> bool:
         """Whether something is not known that a removal from this pool must know."""
-        if self.load_quality != "Fresh":
+        if self.load_quality != "Fresh" or self.list_quality != "Fresh":
             return True
         return any(self.pods.get(pod.name, "Fresh") != "Fresh" for pod in pods if pod.role == role)
 
@@ -70,10 +72,18 @@ def _impossible(counters: ClassCounters) -> bool:
             counters.output_tokens_squared,
             counters.met,
             counters.missed,
+            counters.shed,
+            counters.failed,
+            counters.cancelled,
         )
         < 0
         or counters.cached_tokens > counters.prompt_tokens
     )
+
+
+def _misses(counters: ClassCounters) -> int:
+    """Too late, refused for lack of capacity, failed: each request is in one of the three at most."""
+    return counters.missed + counters.shed + counters.failed
 
 
 def _fell(new: ClassCounters, old: ClassCounters) -> bool:
@@ -143,7 +153,7 @@ def _take_one(
         return mark, None
     if old.incarnation == router.incarnation:
         if router.at <= old.at:
-            return (old if not old.suspect else msgspec.structs.replace(old, suspect=router.at < old.at)), None
+            return old, None
         before = old.classes
         if any(_fell(counters, before[name]) for name, counters in router.classes.items() if name in before):
             return msgspec.structs.replace(mark, suspect=True), None
@@ -156,13 +166,13 @@ def _take_one(
         added = _difference(counters, past)
         total = total.plus(added)
         mix = mixes.get(name, ClassMix())
-        met, missed = counters.met - past.met, counters.missed - past.missed
+        met = max(counters.met - past.met, 0)
         mixes[name] = ClassMix(
             requests=mix.requests * fade + added.requests,
             prompt_tokens=mix.prompt_tokens * fade + added.prompt_tokens,
             squares=mix.squares * fade + added.squares,
-            met=mix.met * fade + max(met, 0),
-            counted=mix.counted * fade + max(met, 0) + max(missed, 0),
+            met=mix.met * fade + met,
+            counted=mix.counted * fade + met + max(_misses(counters) - _misses(past), 0),
         )
     return mark, total
 
@@ -235,6 +245,7 @@ def read(taken: Taken, pods: dict[str, PodMark], observation: Observation, now: 
         routers=routers,
         pods=qualities,
         load_quality=load,
+        list_quality=judge(observation.pods_at, now, law) if observation.pods_at >= 0 else "Suspect",
         queue_requests=requests,
         queue_tokens=sum(max(router.queue.tokens, 0) for router in observation.routers),
         queue_slack=_add_up([router.queue.slack_requests for router in observation.routers]),

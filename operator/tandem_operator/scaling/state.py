@@ -54,6 +54,7 @@ class ClassMix(msgspec.Struct, frozen=True, array_like=True):
     squares: float = 0.0
     met: float = 0.0
     counted: float = 0.0
+    """Met, missed, shed and failed: what goodput is about."""
 
 
 class Startup(msgspec.Struct, frozen=True, array_like=True):

@@ -76,7 +76,7 @@ def test_pods_that_the_cluster_cannot_place_are_not_asked_for() -> None:
     """dynamo#8583 again: 3 pods stayed pending and nothing else was decided any more."""
 
     def full(observation: Observation) -> Observation:
-        return msgspec.structs.replace(observation, gpus_grantable=1)
+        return msgspec.structs.replace(observation, gpus_grantable=5 - len(observation.pods))
 
     story = Story(prefill=2, decode=2)
     story.garble = full
