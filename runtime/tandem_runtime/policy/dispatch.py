@@ -35,6 +35,7 @@ def next_dispatch(
         return None
     if not fleet.decodes:
         queue.drain.begin(now)  # waiting for a pod says nothing of how fast pods are
+        queue.wake(now, 0)  # a pause that is over is no event any more
         return None
     if queue.has_parked():
         _keep_a_pod(queue, fleet, now)
@@ -111,5 +112,5 @@ def _keep_a_pod(queue: WaitingQueue, fleet: Fleet, now: float) -> None:
         fleet.reserve(None)
         return
     fleet.reserve((kept.incarnation, entry.id))
-    if kept.room_tokens() >= need_tokens or not kept.running:
+    if not fleet.admits(kept, entry, need_tokens, fleet.tpot_limit(entry)):
         queue.unpark(entry.id, now)

@@ -229,9 +229,16 @@ class Fleet:
         return soonest
 
     def room_tokens(self) -> float:
-        """The most KV that one decode pod has free for anyone."""
+        """The most KV that one decode pod has free for anyone; one whose step is too slow has none to give."""
         kept = self.reserved[0] if self.reserved else ""
-        return max((pod.room_tokens() for pod in self.decodes if pod.has_slot() and pod.incarnation != kept), default=0)
+        pods = (pod for pod in self.decodes if pod.incarnation != kept and self._open(pod))
+        return max((pod.room_tokens() for pod in pods), default=0)
+
+    def _open(self, pod: PodSnapshot) -> bool:
+        """It may take some request, as `admits` would say of the smallest."""
+        known, limit = pod.coefficients, self.law.tpot_seconds * self.law.tpot_share
+        slow = known is not None and pod.running > 0 and known.step_seconds(1, 0) <= limit < pod.step_seconds(1)
+        return pod.has_slot() and not slow
 
     def service_seconds(self, tokens: int, cached_tokens: int = 0) -> float:
         """From an idle fleet to the first token; 0 when nobody knows."""

@@ -147,6 +147,10 @@ class WaitingQueue:
         place.need_tokens = need_tokens
         place.parked_at = now if place.parked_at is None else place.parked_at
         self._parked_order[request_id] = None
+        if len(self._parked) > 2 * len(self._parked_order) + MAX_STALE:  # for what left, there may never be room
+            there = [(name, self._places[name]) for name in self._parked_order if name != request_id]
+            self._parked = [(known.need_tokens, known.number, name) for name, known in there]
+            heapify(self._parked)
         heappush(self._parked, (need_tokens, place.number, request_id))
 
     def pause(self, request_id: str, until: float) -> None:

@@ -157,6 +157,44 @@ def test_without_any_pod_all_wait_and_nothing_is_learned_about_the_speed_of_pods
     assert queue.drain.tokens_per_second(100.0) is None
 
 
+def test_a_pause_that_ends_while_no_pod_is_there_makes_nobody_look_again_and_again() -> None:
+    queue, fleet = queue_of(), fleet_of(decode("d1"))
+    queue.add(Waiting("r", 0.0, 600.0, 100, avoid=frozenset({"d1-1"}), avoid_until=0.5), 0.0)
+    assert send(queue, fleet, 0.1) == []
+    fleet.drop("d1-1")
+    assert send(queue, fleet, 0.6) == []
+    look = next_look(queue, fleet, 0.6, 0.2)
+    assert look is not None
+    assert look > 100
+    fleet.put(decode("d2"), 0.7)
+    assert send(queue, fleet, 0.7) == [("r", "d2")]
+
+
+def test_who_waits_for_room_stays_parked_while_the_pod_that_has_it_is_too_slow() -> None:
+    full = decode("full", running=2, kv_used_tokens=9_900, coefficients=H100)
+    slow = decode("slow", running=200, kv_used_tokens=2_000, coefficients=H100)
+    limit = (full.step_seconds(1, 1000) + slow.step_seconds(1)) / 2
+    fleet = fleet_of(full, slow, tpot_seconds=limit, tpot_share=1.0)
+    queue = queue_of(1000, 1000)
+    for tick in range(40):
+        assert send(queue, fleet, tick / 10) == []
+    assert len(queue._parked) == 2, "nobody was woken in vain"
+    fleet.put(msgspec.structs.replace(slow, running=2), 4.0)
+    assert sorted(send(queue, fleet, 4.0)) == [("r0", "slow"), ("r1", "slow")]
+
+
+def test_what_left_while_it_waited_for_room_is_forgotten() -> None:
+    queue = queue_of()
+    for index in range(5000):
+        queue.add(Waiting(f"r{index}", 0.0, 600.0, 100), 0.0)
+        queue.park(f"r{index}", 1 << 40, 0.0)
+        if index != 7:
+            queue.remove(f"r{index}")
+    assert len(queue._parked) < 2000
+    queue.wake(1.0, 1 << 41)
+    assert queue.first(1.0) is not None
+
+
 @settings(max_examples=60)
 @given(
     st.lists(
