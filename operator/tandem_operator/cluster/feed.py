@@ -95,10 +95,10 @@ async def follow(
     while True:
         try:
             version = await _list(source, feed)
-            failures = 0
             feed.synced.set()
             while True:
                 version = await _watch(source, feed, version, settings)
+                failures = 0  # who may list and not watch must not list at the quickest pace for ever
         except Expired:
             log.info("%s are listed anew: the watch was too old", feed.kind)
         except (ApiError, msgspec.MsgspecError) as error:

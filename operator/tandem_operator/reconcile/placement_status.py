@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Final
 
-from tandem_operator.placement.candidates import Refusal
+from tandem_operator.placement.candidates import Refusal, Rejection
 from tandem_operator.placement.choose import Choice, RoleChoice
 from tandem_operator.placement.problem import ROLES
 from tandem_operator.reconcile.record import Record, RoleRecord
+
+LISTED: Final = 64
+"""The API server takes no more classes and no more rejections; of a refusal there may be several for one class."""
 
 
 def chosen(choice: Choice, record: Record) -> dict[str, Any]:
@@ -30,21 +34,21 @@ def plain(record: Record, why: str) -> dict[str, Any]:
 def chosen_role(pool: RoleChoice, record: RoleRecord) -> dict[str, Any]:
     return {
         "class": pool.candidate.hardware_class,
-        "classes": list(record.classes),
+        "classes": list(record.classes[:LISTED]),
         "resource": record.resource,
         "gpus": record.devices,
         "tensorParallel": record.tensor_parallel,
         "quantization": record.quantization,
         "bound": pool.bound,
         "why": pool.why,
-        "rejected": [{"class": item.hardware_class, "reason": item.reason} for item in pool.rejected],
+        "rejected": rejections(pool.rejected),
     }
 
 
 def plain_role(record: RoleRecord, why: str) -> dict[str, Any]:
     return {
         "class": record.classes[0] if record.classes else "",
-        "classes": list(record.classes),
+        "classes": list(record.classes[:LISTED]),
         "resource": record.resource,
         "gpus": record.devices,
         "tensorParallel": record.tensor_parallel,
@@ -59,11 +63,16 @@ def refused_roles(refusal: Refusal) -> dict[str, Any]:
     return {
         role: {
             "class": "", "gpus": 0, "tensorParallel": 0, "why": refusal.reason,
-            "rejected": [{"class": item.hardware_class, "reason": item.reason} for item in items],
+            "rejected": rejections(items),
         }
         for role, items in told.items()
         if items
     }  # fmt: skip
+
+
+def rejections(items: Iterable[Rejection]) -> list[dict[str, str]]:
+    """The nearest to being taken, which come first."""
+    return [{"class": item.hardware_class, "reason": item.reason} for item in items][:LISTED]
 
 
 def milliseconds(seconds: float) -> str:

@@ -101,3 +101,17 @@ async def test_a_line_that_is_no_event_is_an_error_like_any_other() -> None:
         await until(lambda: pauses == [2])
         source.add("Pod", body("a"))
         await until(lambda: "a" in seen)
+
+
+async def test_who_may_list_but_not_watch_lists_ever_less_often() -> None:
+    source, seen = FakeSource(), dict[str, dict[str, str]]()
+    async with following(source, seen) as pauses:
+        for count in range(1, 5):
+            source.events["Pod"].put_nowait({"type": "ERROR", "object": {"code": 403, "message": "may not watch"}})
+            await until(lambda count=count: len(pauses) == count)  # type: ignore[misc]
+        assert pauses == [2, 4, 8, 16]
+        source.end_watch("Pod")
+        await until(lambda: [what for what, _, _ in source.asked].count("watch") == 6)
+        source.events["Pod"].put_nowait({"type": "ERROR", "object": {"code": 500, "message": "once"}})
+        await until(lambda: len(pauses) == 5)
+        assert pauses[-1] == 2
