@@ -58,7 +58,7 @@ def test_a_budget_takes_only_what_is_above_it_while_load_is_unknown() -> None:
     assert set(story.sizes()) == {(6, 4)}
 
 
-@given(SIZES, SIZES, st.sampled_from([1, 2, 4]), st.sampled_from([1, 2, 8]), st.integers(9, 300))
+@given(SIZES, SIZES, st.sampled_from([1, 2, 4]), st.sampled_from([1, 2, 8]), st.integers(12, 300))
 @settings(max_examples=60)
 def test_of_pods_that_are_there_none_goes_that_the_budget_could_bear(
     prefill: int, decode: int, p_gpus: int, d_gpus: int, budget: int
