@@ -127,6 +127,9 @@ def test_requests_are_counted_by_the_classes_of_the_spec_and_an_edit_restarts_no
         }
         edited = CLASSES.replace("class: batch", "class: gold")
         stack.apply(emulated("fleet", extra=edited), namespace)
+        wait_until("the ConfigMap says it", 30, lambda: "gold" in str(stack.get("cm", "fleet-endpoints", namespace)))
+        # a kubelet looks at ConfigMaps once a minute, and at once when the pod changes
+        stack.cluster.kubectl("annotate", "pod", router, "--namespace", namespace, "looked-at=again")
         wait_until("the router takes the new class", 150, lambda: ask(base, "gold") == "")
     assert stack.pods(namespace, "fleet", "router")[0]["metadata"]["name"] == router
 
