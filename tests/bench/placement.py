@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.bench.report import Report
+from tests.bench.report import MISSED, Report
 from tests.bench.stages.choice import measure_choice, measure_replan
 from tests.bench.stages.speed import measure_speed
 
@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
     measure_choice(report, options.quick)
     measure_replan(report)
     report.finish()
-    return 1 if report.as_dict()["missed"] else 0
+    return MISSED if report.as_dict()["missed"] else 0
 
 
 if __name__ == "__main__":

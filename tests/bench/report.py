@@ -9,10 +9,13 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
+
+MISSED: Final = 3
+"""Exit code of a benchmark that ran and missed one of its limits; 1 is a crash."""
 
 
 @dataclass(frozen=True, slots=True)
