@@ -2,6 +2,7 @@
 
 The router speaks first (RouterHello), the pod answers PodHello or Refused. Text stays outside the engine:
 prompts come as token ids; replies carry ids and text, so that a stream can go on from another pod.
+What one engine step brought for all requests of a router leaves as one Step: one frame, one write, one read.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import msgspec
 from tandem_runtime.contracts.coefficients import Coefficients
 from tandem_runtime.contracts.sampling import Sampling
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 class RouterHello(msgspec.Struct, frozen=True, tag="router_hello"):
@@ -128,10 +129,11 @@ class Usage(msgspec.Struct, frozen=True):
     kv_bytes_received: int
 
 
-class Delta(msgspec.Struct, frozen=True, tag="delta"):
+class Delta(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """New output tokens from `output_index` on. `text` may lag behind `ids` while a UTF-8 character is incomplete.
 
-    `finish_reason` is set on the last message of a request: stop, length, or cancelled.
+    `finish_reason` is set on the last message of a request: stop, length, or cancelled. An array on the wire, since
+    there are tens of thousands a second: new fields go to the end.
     """
 
     id: str
@@ -142,6 +144,12 @@ class Delta(msgspec.Struct, frozen=True, tag="delta"):
     finish_reason: str | None = None
     usage: Usage | None = None
     logprobs: list[float] | None = None
+
+
+class Step(msgspec.Struct, frozen=True, tag="step"):
+    """New tokens of many requests of one router, each in order."""
+
+    deltas: list[Delta]
 
 
 class Reason(StrEnum):
@@ -177,7 +185,7 @@ class Pong(msgspec.Struct, frozen=True, tag="pong"):
 
 
 FromRouter = RouterHello | Submit | Cancel | Ping
-FromPod = PodHello | Refused | PodState | Credits | Delta | Failed | Pong
+FromPod = PodHello | Refused | PodState | Credits | Step | Failed | Pong
 
 encode = msgspec.msgpack.Encoder().encode
 decode_from_router = msgspec.msgpack.Decoder(FromRouter).decode

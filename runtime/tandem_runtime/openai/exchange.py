@@ -1,31 +1,136 @@
-"""One request between front and backend: deltas in, a whole answer or server-sent events out."""
+"""One request between front and backend: its events in, a whole answer or server-sent events out.
+
+A streamed token goes from the pod's frame to the client's socket in one call: no queue, no task, no wait per token.
+What the client does not take stays in its transport's buffer, up to a bound.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+import asyncio
+from abc import ABC, abstractmethod
+from typing import Final
 
 from aiohttp import web
 
 from tandem_runtime.contracts.pod_protocol import Delta, Failed, Submit
 from tandem_runtime.openai.answers import DONE, ChunkWriter, Envelope, usage_of, whole_answer
 from tandem_runtime.openai.backend import Backend
-from tandem_runtime.openai.errors import ApiError, error_of_failure
+from tandem_runtime.openai.errors import CLIENT_GONE_STATUS, error_of_failure
 from tandem_runtime.openai.record import RequestRecord
+
+UNREAD_BYTES: Final = 256 << 10
+"""Of one stream: about 1,000 tokens beyond what the kernel holds. A thousand clients that stall are 256 MB."""
+
+
+class SlowReader(ConnectionError):
+    """The client left too much unread; its connection is broken, so that the answer cannot look complete."""
+
+
+class Answer(ABC):
+    """What both kinds have in common: the end, and the books. `take` is the backend's sink."""
+
+    def __init__(self, record: RequestRecord) -> None:
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.problem: Exception | None = None
+        self._record = record
+
+    def take(self, event: Delta | Failed) -> None:
+        """Nothing is taken after the end."""
+        if self.ended.done():
+            return
+        self._record.attempts = event.attempt + 1
+        if isinstance(event, Failed):
+            self._end(error_of_failure(event))
+            return
+        self._record.count(len(event.ids))
+        if event.finish_reason is not None:
+            self._record.pod_usage = event.usage
+            self._record.end(200, event.finish_reason)
+        self._write(event)
+        if event.finish_reason is not None:
+            self._end()
+
+    @abstractmethod
+    def _write(self, delta: Delta) -> None:
+        """Of the last one the record is complete."""
+
+    def _end(self, problem: Exception | None = None) -> None:
+        self.problem = problem
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+class WholeAnswer(Answer):
+    """Collects the text."""
+
+    def __init__(self, record: RequestRecord) -> None:
+        super().__init__(record)
+        self.texts: list[str] = []
+
+    def _write(self, delta: Delta) -> None:
+        self.texts.append(delta.text)
+
+
+class StreamedAnswer(Answer):
+    """Writes once per delta. Until `attach`, what came is held back: the first event decides on the status."""
+
+    def __init__(self, record: RequestRecord, chunks: ChunkWriter, unread_bytes: int = UNREAD_BYTES) -> None:
+        super().__init__(record)
+        self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._chunks = chunks
+        self._unread_bytes = unread_bytes
+        self._held = [chunks.opening()]
+        self._transport: asyncio.Transport | None = None
+        self._chunked = True
+
+    def attach(self, transport: asyncio.Transport, chunked: bool) -> bytes:
+        """What was held back, to be written first; from now on all goes to `transport`."""
+        self._transport, self._chunked = transport, chunked
+        return b"".join(self._held)
+
+    def _write(self, delta: Delta) -> None:
+        data = self._chunks.text(delta.text)
+        if delta.finish_reason is not None:
+            record = self._record
+            usage = usage_of(record.prompt_tokens, record.output_tokens)
+            data += self._chunks.ending(delta.finish_reason, usage) + DONE
+        if self._transport is None:
+            self._held.append(data)
+            if not self.begun.done():
+                self.begun.set_result(None)
+        elif data:
+            self._send(self._transport, data)
+
+    def _send(self, transport: asyncio.Transport, data: bytes) -> None:
+        if transport.is_closing():
+            self._end(ConnectionResetError("the client left"))
+        elif (unread := transport.get_write_buffer_size()) > self._unread_bytes:
+            message = f"the client left {unread} bytes unread; at most {self._unread_bytes} are kept for it"
+            self._record.end(CLIENT_GONE_STATUS, "slow_reader", message)
+            self._end(SlowReader(message))
+            transport.abort()
+        else:
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def _end(self, problem: Exception | None = None) -> None:
+        super()._end(problem)
+        if not self.begun.done():
+            self.begun.set_result(None)
 
 
 async def answer_whole(backend: Backend, submit: Submit, envelope: Envelope, record: RequestRecord) -> web.Response:
     """Raises ApiError when the request fails, however far it came."""
-    texts: list[str] = []
-    reason = ""
-    async with aclosing(read_deltas(backend, submit, record)) as deltas:
-        async for delta in deltas:
-            record.count(len(delta.ids))
-            texts.append(delta.text)
-            reason = delta.finish_reason or reason
-    record.end(200, reason)
+    answer = WholeAnswer(record)
+    try:
+        backend.submit(submit, answer.take)
+        await answer.ended
+    finally:
+        backend.cancel(submit.id)
+    if answer.problem is not None:
+        raise answer.problem
     usage = usage_of(record.prompt_tokens, record.output_tokens)
-    return web.Response(body=whole_answer(envelope, "".join(texts), reason, usage), content_type="application/json")
+    text = "".join(answer.texts)
+    return web.Response(body=whole_answer(envelope, text, record.reason, usage), content_type="application/json")
 
 
 async def answer_stream(
@@ -36,40 +141,23 @@ async def answer_stream(
     response: web.StreamResponse,
     request: web.Request,
 ) -> None:
-    """Writes once per delta. Raises ApiError; as long as `response` is not prepared it may still get a status."""
-    async with aclosing(read_deltas(backend, submit, record)) as deltas:
-        async for delta in deltas:
-            data = chunks.text(delta.text)
-            if not response.prepared:
-                await response.prepare(request)
-                data = chunks.opening() + data
-            record.count(len(delta.ids))
-            if delta.finish_reason is not None:
-                data += chunks.ending(delta.finish_reason, usage_of(record.prompt_tokens, record.output_tokens)) + DONE
-                record.end(200, delta.finish_reason)
-            if data:
-                await response.write(data)
-    await response.write_eof()
-
-
-async def read_deltas(backend: Backend, submit: Submit, record: RequestRecord) -> AsyncGenerator[Delta, None]:
-    """Up to the one with a finish reason. Raises ApiError; cancels the request below when nobody reads on."""
-    events: AsyncIterator[Delta | Failed] = backend.submit(submit)
-    ended = False
+    """Raises ApiError; as long as `response` is not prepared it may still get a status. ConnectionError: no client."""
+    answer = StreamedAnswer(record, chunks)
     try:
-        async for event in events:
-            record.attempts = event.attempt + 1
-            ended = isinstance(event, Failed) or event.finish_reason is not None
-            if isinstance(event, Failed):
-                raise error_of_failure(event)
-            record.pod_usage = event.usage or record.pod_usage
-            yield event
-            if ended:
-                return
-        ended = True
-        raise ApiError(500, "the answer ended without a finish reason", "server_error", code="internal_error")
+        backend.submit(submit, answer.take)
+        await answer.begun
+        if answer.problem is not None and not record.output_tokens:
+            raise answer.problem
+        chunked = request.version >= (1, 1)
+        if chunked:
+            response.enable_chunked_encoding()
+        await response.prepare(request)
+        if request.transport is None:
+            raise ConnectionResetError("the client left")
+        await response.write(answer.attach(request.transport, chunked))
+        await answer.ended
     finally:
-        if not ended:
-            backend.cancel(submit.id)
-        if isinstance(events, AsyncGenerator):
-            await events.aclose()
+        backend.cancel(submit.id)
+    if answer.problem is not None:
+        raise answer.problem
+    await response.write_eof()

@@ -146,12 +146,12 @@ class Front:
                 raise
             await end_stream(request, response, error)
             return response
-        except asyncio.CancelledError:
-            record.end(CLIENT_GONE_STATUS, "client_gone")
+        except (asyncio.CancelledError, ConnectionError) as error:  # it left, or was cut off for not reading
+            if record.status != CLIENT_GONE_STATUS:
+                record.end(CLIENT_GONE_STATUS, "client_gone")
+            if isinstance(error, ConnectionError):
+                return response
             raise
-        except ConnectionError:  # a write to a client that left
-            record.end(CLIENT_GONE_STATUS, "client_gone")
-            return response
         finally:
             self.in_flight -= 1
             self._observe(record)

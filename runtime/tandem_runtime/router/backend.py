@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from tandem_runtime.contracts.classes import Classes
@@ -20,6 +20,7 @@ from tandem_runtime.contracts.pod_protocol import (
     RouterHello,
     Submit,
 )
+from tandem_runtime.openai.backend import Sink
 from tandem_runtime.policy.choice import Hold, Pair
 from tandem_runtime.policy.dispatch import next_dispatch, next_look
 from tandem_runtime.policy.pods import HEADROOM_TOKENS
@@ -71,7 +72,7 @@ class RouterBackend:
         known = [tokens for tokens in (self._settings.max_context_tokens, self._pod_context_tokens) if tokens]
         return min(known, default=None)
 
-    async def submit(self, request: Submit) -> AsyncGenerator[Delta | Failed, None]:
+    def submit(self, request: Submit, sink: Sink) -> None:
         """Deltas in order over all attempts. Never raises for what pods do: a Failed says it."""
         now = self._clock()
         slo = self.classes.find(request.request_class) or self.classes.default
@@ -88,30 +89,22 @@ class RouterBackend:
             self.counters.expected_output_tokens(slo.name, request.sampling.max_tokens),
             blocks,
             cached_tokens,
+            sink,
         )
         try:
             self.queue.add(flight.waiting(), now, pods=self._no_pod_since is None)
         except QueueFull as full:
-            retry_after_seconds = full.retry_after_seconds
-            yield Failed(request.id, 0, full.reason, str(full), False, retry_after_seconds=retry_after_seconds)
+            flight.fail(full.reason, str(full), full.retry_after_seconds)
             return
         self._flights[request.id] = flight
-        try:
-            self._pump()
-            while True:
-                event = await flight.events.get()
-                yield event
-                if isinstance(event, Failed) or event.finish_reason is not None:
-                    return
-        finally:
-            self._details[request.id] = flight.details()
-            self.cancel(request.id)
+        self._pump()
 
     def cancel(self, request_id: str) -> None:
         """Idempotent; tells the pod when one still works on it."""
         flight = self._flights.pop(request_id, None)
         if flight is None:
             return
+        self._details[request_id] = flight.details()
         self.queue.remove(request_id)
         link = flight.link
         if link is not None and link.flights.get(request_id) is flight:
@@ -187,7 +180,7 @@ class RouterBackend:
         if delta.finish_reason is not None:
             self._release(flight)
             self._schedule_pump()
-        flight.events.put_nowait(delta)
+        flight.sink(delta)
 
     def failure_arrived(self, link: PodLink, failed: Failed) -> None:
         """Another pod, where that may help."""
@@ -198,7 +191,7 @@ class RouterBackend:
             self._retry(flight, failed.reason, f"{link.name()}: {failed.message}")
         else:
             self._release(flight)
-            flight.events.put_nowait(failed)
+            flight.sink(failed)
             self._schedule_pump()
 
     # --- laws ---------------------------------------------------------------------------------------------------
@@ -218,7 +211,7 @@ class RouterBackend:
         if len(flight.emitted_ids) >= flight.submit.sampling.max_tokens:
             # The pod went between its last token and its goodbye: nothing is left to compute.
             end = len(flight.emitted_ids)
-            flight.events.put_nowait(Delta(flight.submit.id, flight.attempt, end, [], "", finish_reason="length"))
+            flight.sink(Delta(flight.submit.id, flight.attempt, end, [], "", finish_reason="length"))
             return
         now = self._clock()
         self.queue.add(flight.waiting(avoid_until=now + self._settings.retry_pause_seconds), now)

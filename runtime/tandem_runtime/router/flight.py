@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from tandem_runtime.contracts.goodput import SloClass
-from tandem_runtime.contracts.pod_protocol import Delta, Failed, PrefillPeer, Submit
+from tandem_runtime.contracts.pod_protocol import Failed, PrefillPeer, Submit
+from tandem_runtime.openai.backend import Sink
 from tandem_runtime.policy.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class Flight:
     """Prefix hashes of the prompt, where pods keep prefixes."""
     cached_tokens: int = 0
     """Of the prompt, what the best pod was expected to hold when it came."""
-    events: asyncio.Queue[Delta | Failed] = field(default_factory=asyncio.Queue)
+    sink: Sink = lambda event: None
+    """Where its events go."""
     attempt: int = 0
     """Goes up with each pod it is sent to after the first."""
     failures: int = 0
@@ -93,9 +94,7 @@ class Flight:
 
     def fail(self, reason: str, message: str, retry_after_seconds: int | None = None) -> None:
         """Ends it without a result."""
-        self.events.put_nowait(
-            Failed(self.submit.id, self.attempt, reason, message, False, retry_after_seconds=retry_after_seconds)
-        )
+        self.sink(Failed(self.submit.id, self.attempt, reason, message, False, retry_after_seconds=retry_after_seconds))
 
     def details(self) -> dict[str, object]:
         """For the access log."""

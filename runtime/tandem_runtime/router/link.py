@@ -189,8 +189,9 @@ class PodLink:
                 connection.send(wire.Ping())
 
     def _receive(self, message: wire.FromPod) -> None:
-        if isinstance(message, wire.Delta):
-            self._events.delta_arrived(self, message)
+        if isinstance(message, wire.Step):
+            for delta in message.deltas:
+                self._events.delta_arrived(self, delta)
         elif isinstance(message, wire.Failed):
             self._events.failure_arrived(self, message)
         elif isinstance(message, wire.PodState):

@@ -24,6 +24,8 @@ CHANGE_SECONDS = 0.02
 """Shortest time between two states: many requests that end together are one change."""
 HEARTBEAT_SECONDS = 0.8
 MISSED_HEARTBEATS = 3
+STEP_DELTAS = 1024
+"""Of one frame: far below its limit in bytes, and the router does nothing else while it handles them."""
 UNREAD_BYTES = 64 << 20
 """A router that leaves that much unread is given up."""
 
@@ -103,17 +105,30 @@ class RouterConnection:
         self._pod, self._reader = pod, reader
         self._sessions: dict[str, Session] = {}
         self._outgoing: list[bytes] = []
+        self._deltas: list[wire.Delta] = []
         self._heard = True
         set_no_delay(writer)
 
-    def send(self, message: wire.FromPod) -> None:
-        """Queued; all messages of one turn of the event loop leave in one write."""
-        if not self._outgoing:
+    def send(self, message: wire.FromPod | wire.Delta) -> None:
+        """Queued; all messages of one turn of the event loop leave in one write, and its deltas in few frames."""
+        if not self._outgoing and not self._deltas:
             asyncio.get_running_loop().call_soon(self.flush)
-        self._outgoing.append(pack(wire.encode(message)))
+        if isinstance(message, wire.Delta):
+            self._deltas.append(message)
+            if len(self._deltas) < STEP_DELTAS:
+                return
+        self._pack_deltas()
+        if not isinstance(message, wire.Delta):
+            self._outgoing.append(pack(wire.encode(message)))
+
+    def _pack_deltas(self) -> None:
+        if self._deltas:
+            self._outgoing.append(pack(wire.encode(wire.Step(self._deltas))))
+            self._deltas = []
 
     def flush(self) -> None:
         """Writes what is queued."""
+        self._pack_deltas()
         outgoing, self._outgoing = self._outgoing, []
         if outgoing and not self.writer.is_closing():
             self.writer.write(b"".join(outgoing))

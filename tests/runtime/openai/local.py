@@ -12,6 +12,7 @@ import aiohttp
 import msgspec
 from aiohttp import web
 from tandem_runtime.contracts.pod_protocol import Delta, Failed, Submit, Usage
+from tandem_runtime.openai.backend import Sink
 from tandem_runtime.openai.front import Front, FrontSettings
 from tandem_runtime.openai.record import RequestRecord
 from tandem_runtime.text.byte_tokenizer import ByteTokenizer
@@ -27,22 +28,29 @@ class ScriptedBackend:
     max_context_tokens: int | None = 200
     submits: list[Submit] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
+    _work: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
-    async def submit(self, request: Submit) -> AsyncIterator[Delta | Failed]:
+    def submit(self, request: Submit, sink: Sink) -> None:
         """Each word counts as two tokens."""
         self.submits.append(request)
+        self._work[request.id] = asyncio.get_running_loop().create_task(self._answer(request, sink))
+
+    async def _answer(self, request: Submit, sink: Sink) -> None:
         for index, word in enumerate(self.words):
             if index == self.hang_at:
                 await asyncio.Event().wait()
             last = index + 1 == len(self.words) and self.ending is None
             usage = Usage(len(request.prompt_ids), 2 * len(self.words), 0, 1) if last else None
-            yield Delta(request.id, 0, 2 * index, [7, 8], word, "stop" if last else None, usage)
+            sink(Delta(request.id, 0, 2 * index, [7, 8], word, "stop" if last else None, usage))
         if self.ending is not None:
-            yield self.ending
+            sink(self.ending)
 
     def cancel(self, request_id: str) -> None:
-        """Remembers it."""
-        self.cancelled.append(request_id)
+        """Remembers those that had not ended."""
+        work = self._work.get(request_id)
+        if work is not None and not work.done():
+            work.cancel()
+            self.cancelled.append(request_id)
 
 
 @dataclass

@@ -126,7 +126,7 @@ class FakePod:
                 finish_reason="length" if last else None,
                 usage=usage,
             )
-            self._send(writer, delta)
+            self._send(writer, wire.Step([delta]))
 
     async def _beat(self, writer: asyncio.StreamWriter) -> None:
         while True:

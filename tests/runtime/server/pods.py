@@ -86,7 +86,7 @@ class Router:
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
-    messages: list[wire.FromPod] = field(default_factory=list)
+    messages: list[wire.FromPod | Delta] = field(default_factory=list)
     closed: bool = False
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -97,7 +97,8 @@ class Router:
         try:
             while True:
                 control_bytes, _ = PREFIX.unpack(await self.reader.readexactly(PREFIX.size))
-                self.messages.append(wire.decode_from_pod(await self.reader.readexactly(control_bytes)))
+                message = wire.decode_from_pod(await self.reader.readexactly(control_bytes))
+                self.messages += message.deltas if isinstance(message, wire.Step) else [message]
                 self.news.set()
         except (EOFError, OSError):
             self.closed = True

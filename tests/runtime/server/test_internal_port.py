@@ -237,12 +237,17 @@ async def test_what_the_drain_s_time_does_not_suffice_for_can_go_on_elsewhere() 
 async def test_the_local_front_streams_from_the_engine_and_a_reader_that_leaves_cancels() -> None:
     async with running_pod("both", coefficients=SLOW) as pod:
         backend = LocalBackend(pod.pod)
-        replies = [reply async for reply in backend.submit(submit("a", max_tokens=5))]
+        replies: list[Delta | Failed] = []
+        backend.submit(submit("a", max_tokens=5), replies.append)
+        await until(lambda: bool(replies) and isinstance(replies[-1], Delta) and bool(replies[-1].finish_reason))
         assert [token for reply in replies if isinstance(reply, Delta) for token in reply.ids]
         assert isinstance(replies[-1], Delta)
         assert replies[-1].finish_reason == "length"
-        stream = backend.submit(submit("b", max_tokens=5000))
-        await anext(stream)
+        cut: list[Delta | Failed] = []
+        backend.submit(submit("b", max_tokens=5000), cut.append)
+        await until(lambda: bool(cut))
         backend.cancel("nobody")
-        await stream.aclose()  # type: ignore[attr-defined]
+        backend.cancel("b")
+        known = len(cut)
         await pod.idle()
+        assert len(cut) == known
