@@ -14,14 +14,24 @@ BLOCK_TOKENS: Final = 32
 DIGEST_BYTES: Final = 16
 
 
+def begin(key: bytes, salt: bytes = b"") -> bytes:
+    """What the first block of a chain follows."""
+    return blake2b(salt, digest_size=DIGEST_BYTES, key=key[:64]).digest()
+
+
+def follow(previous: bytes, tokens: Sequence[int], key: bytes) -> bytes:
+    """Hash of one whole block of `tokens` that comes after `previous`."""
+    ids = array("I", tokens).tobytes()
+    return blake2b(previous + ids, digest_size=DIGEST_BYTES, key=key[:64]).digest()
+
+
 def chain(tokens: Sequence[int], key: bytes, salt: bytes = b"", blocks: int | None = None) -> list[bytes]:
     """Hashes of the first `blocks` whole blocks of `tokens` (all of them by default), each over its predecessor."""
     whole = len(tokens) // BLOCK_TOKENS
     hashes: list[bytes] = []
-    previous = blake2b(salt, digest_size=DIGEST_BYTES, key=key[:64]).digest()
+    previous = begin(key, salt)
     for block in range(whole if blocks is None else min(blocks, whole)):
-        ids = array("I", tokens[block * BLOCK_TOKENS : (block + 1) * BLOCK_TOKENS]).tobytes()
-        previous = blake2b(previous + ids, digest_size=DIGEST_BYTES, key=key[:64]).digest()
+        previous = follow(previous, tokens[block * BLOCK_TOKENS : (block + 1) * BLOCK_TOKENS], key)
         hashes.append(previous)
     return hashes
 
