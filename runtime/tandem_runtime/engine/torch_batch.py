@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tandem_runtime.engine.executor import SequenceStep
 from tandem_runtime.engine.kv_pool import KvPool
+from tandem_runtime.models.config import ModelConfig
 from tandem_runtime.models.llama import Llama
 from tandem_runtime.ops.attention import block_attention, decode_attention, gather, prefill_attention, store
 
@@ -19,7 +20,7 @@ from tandem_runtime.ops.attention import block_attention, decode_attention, gath
 def run_together(model: Llama, pool: KvPool, steps: list[SequenceStep], device: torch.device) -> Tensor:
     """All tokens in one flat batch -> hidden state of each sequence's last token [sequences, hidden]."""
     order = sorted(range(len(steps)), key=lambda index: len(steps[index].token_ids) > 1)
-    batch = FlatBatch(pool, [steps[index] for index in order], device)
+    batch = FlatBatch(pool, [steps[index] for index in order], device, model.config)
     hidden = model.forward(batch.token_ids, batch.positions, batch.attend)
     back = torch.empty(len(order), dtype=torch.int64, device=device)
     back[torch.tensor(order, device=device)] = batch.last_rows
@@ -29,8 +30,9 @@ def run_together(model: Llama, pool: KvPool, steps: list[SequenceStep], device: 
 class FlatBatch:
     """Index tensors of one step; sequences with one new token come first and are attended to as one batch."""
 
-    def __init__(self, pool: KvPool, steps: list[SequenceStep], device: torch.device) -> None:
+    def __init__(self, pool: KvPool, steps: list[SequenceStep], device: torch.device, config: ModelConfig) -> None:
         self._pool = pool
+        self._config = config
         page_tokens = pool.layout.page_tokens
         ids: list[int] = []
         positions: list[int] = []
@@ -64,28 +66,29 @@ class FlatBatch:
         """Stores the new keys and values, then attends to all of each sequence's."""
         key_pages, value_pages = self._pool.layer(layer)
         store(keys, values, key_pages, value_pages, self._page, self._slot)
+        window = self._config.window(layer)
         parts: list[Tensor] = []
         row = self._lengths.shape[0]
         if row:
             context = gather(key_pages, self._table), gather(value_pages, self._table)
-            parts.append(decode_attention(query[:row], *context, self._lengths))
+            parts.append(decode_attention(query[:row], *context, self._lengths, window))
         for step, table in zip(self._chunks, self._chunk_tables, strict=True):
             tokens = len(step.token_ids)
             end = step.position + tokens
             context = gather(key_pages, table)[0, :, :end], gather(value_pages, table)[0, :, :end]
-            parts.append(prefill_attention(query[row : row + tokens], *context, step.position))
+            parts.append(prefill_attention(query[row : row + tokens], *context, step.position, window))
             row += tokens
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def run_alone(model: Llama, pool: KvPool, step: SequenceStep, device: torch.device) -> Tensor:
+def run_alone(model: Llama, pool: KvPool, step: SequenceStep) -> Tensor:
     """One sequence in fixed blocks -> hidden state of its last token [1, hidden]."""
     page_tokens = pool.layout.page_tokens
     end = step.position + len(step.token_ids)
     hidden = torch.empty(0)
     for start in range(step.position - step.position % page_tokens, end, page_tokens):
         first, last = max(start, step.position), min(start + page_tokens, end)
-        block = FixedBlock(pool, step, start, first, last, device)
+        block = FixedBlock(pool, step, start, first, last, model.config)
         hidden = model.forward(block.token_ids, block.positions, block.attend)[last - 1 - start : last - start]
     return hidden
 
@@ -94,9 +97,11 @@ class FixedBlock:
     """The block of rows from `start`; only [first, last) of them are real."""
 
     def __init__(
-        self, pool: KvPool, step: SequenceStep, start: int, first: int, last: int, device: torch.device
+        self, pool: KvPool, step: SequenceStep, start: int, first: int, last: int, config: ModelConfig
     ) -> None:
         self._pool = pool
+        self._config = config
+        device = pool.tensor.device
         self._start = start
         rows = pool.layout.page_tokens
         ids = [0] * rows
@@ -115,4 +120,4 @@ class FixedBlock:
         key_pages, value_pages = self._pool.layer(layer)
         store(keys[self._real], values[self._real], key_pages, value_pages, self._page, self._slot)
         context = gather(key_pages, self._table)[0], gather(value_pages, self._table)[0]
-        return block_attention(query, *context, self._start)
+        return block_attention(query, *context, self._start, self._config.window(layer))

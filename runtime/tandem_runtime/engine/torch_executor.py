@@ -90,7 +90,7 @@ class TorchExecutor:
             eos_token_ids=config.eos_token_ids,
             layout=layout,
             compat_hash=blake2b(
-                f"{config.rope} {config.norm_eps} {layout}".encode() + fingerprint, digest_size=16
+                f"{config.rope} {config.norm_eps} {config.windows} {layout}".encode() + fingerprint, digest_size=16
             ).hexdigest(),
         )
         return self.capacity
@@ -155,7 +155,7 @@ class TorchExecutor:
         logprobs: list[float | None] = [None] * len(steps)
         with torch.inference_mode():
             if self._deterministic:
-                rows = [run_alone(model, pool, step, self._device) for step in steps]
+                rows = [run_alone(model, pool, step) for step in steps]
                 logits = [model.logits(rows[index]) for index in sampled]
             else:
                 hidden = run_together(model, pool, steps, self._device) if steps else torch.empty(0)

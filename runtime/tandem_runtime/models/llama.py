@@ -1,4 +1,4 @@
-"""The Llama family (Llama, Mistral without window, Qwen2): one forward pass over a flat list of tokens.
+"""The decoder of all families (Llama, Mistral, Qwen2, Qwen3): one forward pass over a flat list of tokens.
 
 Attention and the KV cache are the caller's, who knows what the tokens belong to.
 """
@@ -36,6 +36,9 @@ class Layer:
     mlp_norm: Tensor
     gate_up: Linear
     down: Linear
+    query_norm: Tensor | None = None
+    key_norm: Tensor | None = None
+    """Of one head (Qwen3): [head_dim]."""
 
 
 class Llama:
@@ -53,6 +56,7 @@ class Llama:
         self.norm = self._take("model.norm.weight", hidden)
         self.head = Linear(self.embedding if config.tied_head else self._take("lm_head.weight", vocab, hidden))
         self.weight_bytes = dtype.itemsize * self._elements
+        checkpoint.check_all_taken(config.tied_head)
         self.inverse_frequencies = inverse_frequencies(config.rope, config.head_dim).to(device)
 
     def _take(self, name: str, *shape: int) -> Tensor:
@@ -82,6 +86,8 @@ class Llama:
             self._take(f"{name}post_attention_layernorm.weight", hidden),
             self._take_linear([f"{mlp}gate_proj", f"{mlp}up_proj"], [inner, inner], hidden, config.mlp_bias),
             self._take_linear([f"{mlp}down_proj"], [hidden], inner, config.mlp_bias),
+            self._take(f"{attention}q_norm.weight", config.head_dim) if config.qk_norm else None,
+            self._take(f"{attention}k_norm.weight", config.head_dim) if config.qk_norm else None,
         )
 
     def forward(self, token_ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
@@ -89,11 +95,14 @@ class Llama:
         config = self.config
         tokens = token_ids.shape[0]
         sizes = [config.heads * config.head_dim, config.kv_heads * config.head_dim, config.kv_heads * config.head_dim]
-        cos, sin = rope_tables(positions, self.inverse_frequencies, self._dtype)
+        cos, sin = rope_tables(positions, self.inverse_frequencies, self._dtype, config.rope.attention_factor)
         x = functional.embedding(token_ids, self.embedding)
         for index, layer in enumerate(self.layers):
             qkv = layer.qkv(rms_norm(x, layer.attention_norm, config.norm_eps))
             query, keys, values = (part.view(tokens, -1, config.head_dim) for part in torch.split(qkv, sizes, dim=-1))
+            if layer.query_norm is not None and layer.key_norm is not None:
+                query = rms_norm(query, layer.query_norm, config.norm_eps)
+                keys = rms_norm(keys, layer.key_norm, config.norm_eps)
             attended = attend(index, apply_rope(query, cos, sin), apply_rope(keys, cos, sin), values)
             x = x + layer.output(attended.reshape(tokens, -1))
             x = x + layer.down(swiglu(layer.gate_up(rms_norm(x, layer.mlp_norm, config.norm_eps))))

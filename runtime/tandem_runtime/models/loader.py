@@ -18,6 +18,8 @@ from tandem_runtime.models.errors import ModelError
 INDEX: Final = "model.safetensors.index.json"
 SINGLE: Final = "model.safetensors"
 DTYPES: Final = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+DERIVED: Final = ("rotary_emb.inv_freq",)
+"""Ends of names of tensors that older checkpoints store although config.json says the same."""
 SAMPLE_BYTES: Final = 4096
 """Of the start, middle and end of each tensor go into the fingerprint: a fine-tune changes every one of them."""
 
@@ -29,6 +31,7 @@ class Checkpoint:
         self._dir = model_dir
         self._files: dict[Path, Any] = {}
         self._home = dict(self._locate())
+        self._taken: set[str] = set()
 
     def _locate(self) -> Iterator[tuple[str, Path]]:
         index = self._dir / INDEX
@@ -81,7 +84,18 @@ class Checkpoint:
                 "config.json and weights belong to different models"
             )
         tensor: Tensor = self._open(path).get_tensor(name)
+        self._taken.add(name)
         return tensor
+
+    def check_all_taken(self, tied_head: bool) -> None:
+        """After the model is built: a tensor that nothing asked for (a bias, a norm) would change the numbers."""
+        needless = {"lm_head.weight"} if tied_head else set()
+        left = sorted(n for n in set(self._home) - self._taken - needless if not n.endswith(DERIVED))
+        if left:
+            raise ModelError(
+                f"{self._dir} has {len(left)} tensors that config.json does not account for, the first is {left[0]}; "
+                "this runtime would ignore them: use a model of a supported family as published"
+            )
 
     def fingerprint(self) -> bytes:
         """16 bytes that change when a tensor's name, shape, dtype or content does; reads samples, not everything."""

@@ -93,3 +93,17 @@ def test_the_fingerprint_changes_with_one_element(folder: Path) -> None:
     changed[1, 1] += 1
     save_file({"weight": changed, "codes": torch.zeros(2, dtype=torch.int8)}, folder / SINGLE)
     assert Checkpoint(folder).fingerprint() != before
+
+
+def test_a_tensor_that_nothing_asked_for_is_named_and_not_ignored(folder: Path) -> None:
+    checkpoint = Checkpoint(folder)
+    checkpoint.tensor("weight", (3, 4))
+    with pytest.raises(ModelError, match=r"1 tensors that config.json does not account for, the first is codes"):
+        checkpoint.check_all_taken(tied_head=False)
+
+
+def test_what_is_stored_twice_may_be_left_over(tmp_path: Path) -> None:
+    save_file({"lm_head.weight": WEIGHT, "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(2)}, tmp_path / SINGLE)
+    Checkpoint(tmp_path).check_all_taken(tied_head=True)
+    with pytest.raises(ModelError, match=r"lm_head\.weight"):
+        Checkpoint(tmp_path).check_all_taken(tied_head=False)
