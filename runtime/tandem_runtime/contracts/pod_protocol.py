@@ -56,6 +56,8 @@ class Submit(msgspec.Struct, frozen=True, tag="submit"):
     want_logprobs: int = 0
     spent_ms: int = 0
     """Since the request was fully read: objectives count from there."""
+    traceparent: str = ""
+    """W3C trace context of the request, its span that of the router; empty without one."""
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import secrets
 import time
@@ -16,6 +17,8 @@ from tandem_runtime.contracts.classes import Classes
 from tandem_runtime.contracts.goodput import SloClass
 from tandem_runtime.contracts.names import DEFAULT_REQUEST_TIMEOUT_SECONDS, HEADER_CLASS, HEADER_TIMEOUT_MS
 from tandem_runtime.contracts.pod_protocol import Submit
+from tandem_runtime.contracts.trace import HEADER as HEADER_TRACE
+from tandem_runtime.contracts.trace import new_trace, read_trace
 from tandem_runtime.openai.answers import ChunkWriter, Envelope, error_event, model_card
 from tandem_runtime.openai.backend import Backend
 from tandem_runtime.openai.errors import CLIENT_GONE_STATUS, ApiError, bad_request
@@ -23,6 +26,7 @@ from tandem_runtime.openai.exchange import answer_stream, answer_whole
 from tandem_runtime.openai.prompt import build_generation
 from tandem_runtime.openai.record import RequestRecord
 from tandem_runtime.openai.schemas import ChatRequest, CompletionRequest, parse_body, unknown_model
+from tandem_runtime.openai.stages import NO_STAGES, Passage, Stages, Visit
 from tandem_runtime.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -48,6 +52,8 @@ class FrontSettings:
     """To send the body: a client that stalls must not hold a connection, nor the end of a drain."""
     max_body_bytes: int = 16 << 20
     """A prompt of a million token ids written as JSON takes about 7 MB."""
+    max_prompt_tokens: int | None = None
+    """Less than the context, where a deployment wants that; None: the context alone bounds it."""
 
 
 class Front:
@@ -61,8 +67,10 @@ class Front:
         observe: Callable[[RequestRecord], None] = lambda record: None,
         make_seed: Callable[[], int] = lambda: secrets.randbits(63),
         classes: Classes | None = None,
+        stages: Stages = NO_STAGES,
     ) -> None:
         self.settings = settings
+        self.stages = stages
         self.classes = classes or Classes()
         """Of requests; may be replaced at any time."""
         self.in_flight = 0
@@ -95,11 +103,21 @@ class Front:
         return web.json_response({"status": "draining" if self.draining else "ok"})
 
     async def _list_models(self, request: web.Request) -> web.Response:
+        self._let_in(request)
         return web.json_response({"object": "list", "data": [self._card()]})
 
     async def _show_model(self, request: web.Request) -> web.Response:
+        self._let_in(request)
         self._check_model(request.match_info["model"])
         return web.json_response(self._card())
+
+    def _let_in(self, request: web.Request) -> None:
+        """Of what is answered at once. Raises ApiError."""
+        visit = Visit(self.stages, Passage(request.headers, RequestRecord(request[REQUEST_ID_KEY], request.path)))
+        try:
+            visit.enter()
+        finally:
+            visit.leave()
 
     def _card(self) -> dict[str, object]:
         return model_card(self.settings.model_name, self._started, self._backend.max_context_tokens)
@@ -134,12 +152,15 @@ class Front:
     ) -> web.StreamResponse:
         """One request; whatever happens to it, it is counted once and its record ends with a status."""
         record = RequestRecord(id=request[REQUEST_ID_KEY], path=request.path)
+        given = read_trace(request.headers.get(HEADER_TRACE, ""))
+        record.trace = given.child(os.urandom) if given is not None else new_trace(os.urandom)
+        visit = Visit(self.stages, Passage(request.headers, record))
         response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         response.content_type = "text/event-stream"
         self._add_headers(response, request)
         self.in_flight += 1
         try:
-            return await self._answer(request, kind, record, response)
+            return await self._answer(request, kind, visit, response)
         except ApiError as error:
             record.end(error.status, error.code or error.type, error.message)
             if not response.prepared:
@@ -154,24 +175,27 @@ class Front:
             raise
         finally:
             self.in_flight -= 1
+            visit.leave()
             self._observe(record)
 
     async def _answer(
         self,
         request: web.Request,
         kind: type[ChatRequest] | type[CompletionRequest],
-        record: RequestRecord,
+        visit: Visit,
         response: web.StreamResponse,
     ) -> web.StreamResponse:
         """Raises ApiError for everything that is not a client who left."""
+        record = visit.passage.record
         try:
+            visit.enter()
             timeout_seconds = self._timeout_seconds(request)
-            slo = self._class(request)
+            slo = self._class(request, visit.passage.default_class)
             record.request_class = slo.name
             raw = await self._read_body(request)
             record.started = time.monotonic()
             async with asyncio.timeout(timeout_seconds):
-                return await self._exchange(request, parse_body(raw, kind), record, response, timeout_seconds, slo)
+                return await self._exchange(request, parse_body(raw, kind), visit, response, timeout_seconds, slo)
         except TimeoutError as error:
             raise ApiError(
                 504,
@@ -192,17 +216,19 @@ class Front:
         self,
         request: web.Request,
         body: ChatRequest | CompletionRequest,
-        record: RequestRecord,
+        visit: Visit,
         response: web.StreamResponse,
         timeout_seconds: float,
         slo: SloClass,
     ) -> web.StreamResponse:
+        record = visit.passage.record
         self._check_model(body.model)
         record.stream = bool(body.stream)
         if body.stream_options is not None and not record.stream:
             raise bad_request("stream_options is only allowed together with stream: true", "stream_options")
         generation = await build_generation(body, self._tokenizer, self._backend.max_context_tokens, self._make_seed)
         record.prompt_tokens = len(generation.prompt_ids)
+        self._check_prompt(record.prompt_tokens)
         # Unique even when two clients send the same x-request-id at the same time.
         record.submit_id = f"{record.id}-{secrets.token_hex(4)}"
         record.ttft_bound_seconds = slo.ttft_bound_s(record.prompt_tokens)
@@ -217,14 +243,17 @@ class Front:
             remaining_ms=max(1, int(1000 * (timeout_seconds - spent_seconds))),
             request_class=slo.name,
             spent_ms=int(1000 * spent_seconds),
+            traceparent=record.trace.header() if record.trace is not None else "",
         )
+        submit = visit.admit(submit)
+        backend = visit.over(self._backend)
         chat = isinstance(body, ChatRequest)
         answer_id = f"{'chatcmpl' if chat else 'cmpl'}-{record.id}"
         envelope = Envelope(chat, answer_id, int(time.time()), body.model)
         if not record.stream:
-            return await answer_whole(self._backend, submit, envelope, record)
+            return await answer_whole(backend, submit, envelope, record)
         include_usage = body.stream_options is not None and body.stream_options.include_usage
-        await answer_stream(self._backend, submit, ChunkWriter(envelope, include_usage), record, response, request)
+        await answer_stream(backend, submit, ChunkWriter(envelope, include_usage), record, response, request)
         return response
 
     async def _read_body(self, request: web.Request) -> bytes:
@@ -235,9 +264,17 @@ class Front:
             text = f"the request body did not arrive within {self.settings.body_seconds:g} s"
             raise ApiError(408, text, code="body_timeout") from error
 
-    def _class(self, request: web.Request) -> SloClass:
+    def _check_prompt(self, tokens: int) -> None:
+        limit = self.settings.max_prompt_tokens
+        if limit is not None and tokens > limit:
+            text = f"the prompt has {tokens} tokens; this deployment takes at most {limit}"
+            raise bad_request(text, code="prompt_too_long")
+
+    def _class(self, request: web.Request, default: str) -> SloClass:
         name = request.headers.get(HEADER_CLASS, "")
-        slo = self.classes.find(name)
+        slo = self.classes.find(name or default)
+        if slo is None and not name:  # the class of an API key is gone: not the client's fault
+            slo = self.classes.default
         if slo is None:
             known = ", ".join(each.name for each in self.classes.all)
             text = f"{HEADER_CLASS} is {name[:63]!r}; this deployment has the classes {known}"

@@ -8,6 +8,7 @@ from math import inf
 
 from tandem_runtime.contracts.goodput import Times
 from tandem_runtime.contracts.pod_protocol import Usage
+from tandem_runtime.contracts.trace import TraceContext
 
 
 @dataclass
@@ -20,6 +21,12 @@ class RequestRecord:
     submit_id: str = ""
     """The id that pods see; unique even when two clients send the same x-request-id."""
     request_class: str = ""
+    trace: TraceContext | None = None
+    """Carried to every pod; its span is this request in the router."""
+    key: str = ""
+    """Name of the API key, never the key."""
+    tenant: str = ""
+    """Of that key, as a hash."""
     verdict: str = ""
     """What goodput makes of it: met, missed or out; empty where nobody judges."""
     ttft_bound_seconds: float = inf
@@ -64,6 +71,9 @@ class RequestRecord:
         """The line of the access log, empty fields left out."""
         fields: dict[str, object] = {
             "request": self.id,
+            "trace_id": self.trace.trace_id if self.trace is not None else "",
+            "key": self.key,
+            "tenant": self.tenant,
             "path": self.path,
             "status": self.status,
             "reason": self.reason,
