@@ -103,7 +103,9 @@ def test_a_tensor_that_nothing_asked_for_is_named_and_not_ignored(folder: Path) 
 
 
 def test_what_is_stored_twice_may_be_left_over(tmp_path: Path) -> None:
-    save_file({"lm_head.weight": WEIGHT, "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(2)}, tmp_path / SINGLE)
+    save_file(
+        {"lm_head.weight": WEIGHT, "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(2)}, tmp_path / SINGLE
+    )
     Checkpoint(tmp_path).check_all_taken(tied_head=True)
     with pytest.raises(ModelError, match=r"lm_head\.weight"):
         Checkpoint(tmp_path).check_all_taken(tied_head=False)
