@@ -23,6 +23,7 @@ COMMANDS = {
     "both": Command("tandem_runtime.server.command", "prompts, generation and the OpenAI API in one process"),
     "router": Command("tandem_runtime.router.command", "the OpenAI API in front of prefill and decode pods"),
     "serve": Command("tandem_runtime.router.serve", "router, prefill and decode as processes of this machine"),
+    "keys": Command("tandem_runtime.router.keys_command", "make an API key and its entry of the Secret"),
     "fetch": Command("tandem_runtime.fetch.command", "bring a model to a folder"),
     "bench": Command("tandem_runtime.bench.command", "measure a server under an open-loop load"),
     "make-model": Command("tandem_runtime.models.make_model", "write a small deterministic model"),

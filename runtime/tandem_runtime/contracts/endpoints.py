@@ -33,6 +33,8 @@ class Endpoints(msgspec.Struct, frozen=True):
     schema: int = SCHEMA
     pods: list[PodEndpoint] = []
     services: list[ServiceEndpoint] = []
+    routers: int = 1
+    """How many routers share the limits of API keys, while no pod is there to say how many are connected."""
 
 
 def read_endpoints(path: Path) -> Endpoints:

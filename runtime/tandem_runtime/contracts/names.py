@@ -34,3 +34,5 @@ DEFAULT_REQUEST_TIMEOUT_SECONDS: Final = 600.0
 TERMINATION_LOG: Final = "/dev/termination-log"
 EXIT_BAD_CONFIG: Final = 2
 EXIT_BAD_MODEL: Final = 3
+EXIT_NO_KEYS: Final = 4
+"""A router that was told to ask for API keys and found no valid one: it opens to nobody."""

@@ -109,6 +109,8 @@ class PodState(msgspec.Struct, frozen=True, tag="pod_state"):
     waiting_tokens: int
     kv_used_tokens: int
     kv_total_tokens: int
+    routers: int = 0
+    """That are connected to the pod now; 0: it does not say. Limits of API keys are shared by so many."""
 
 
 class Credits(msgspec.Struct, frozen=True, tag="credits"):

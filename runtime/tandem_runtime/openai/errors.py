@@ -44,6 +44,8 @@ class ApiError(Exception):
     def headers(self) -> dict[str, str]:
         """Retry-After where trying again may help; the reason always."""
         headers = {HEADER_REASON: self.code or self.type}
+        if self.status == HTTPStatus.UNAUTHORIZED:
+            headers["WWW-Authenticate"] = "Bearer"
         if self.retry_after_seconds is not None:
             headers["Retry-After"] = str(self.retry_after_seconds)
         return headers

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import msgspec
 
+from tandem_runtime.router.access import Access
 from tandem_runtime.router.backend import RouterBackend
 from tandem_runtime.router.counters import Counters
-from tandem_runtime.router.report import make_metrics, make_signals
+from tandem_runtime.router.report import access_metrics, make_metrics, make_signals
 from tandem_runtime.router.settings import RouterSettings
 from tandem_runtime.telemetry.exposition import CONTENT_TYPE, render
 from tandem_runtime.telemetry.http import Answer, Route, text
@@ -25,12 +26,14 @@ class Admin:
         counters: Counters,
         in_flight: Callable[[], int],
         not_ready: Callable[[], str],
+        access: Access | None = None,
     ) -> None:
         self._settings = settings
         self._backend = backend
         self._counters = counters
         self._in_flight = in_flight
         self._not_ready = not_ready
+        self._access = access
 
     def routes(self) -> dict[str, Route]:
         """For the metrics port. Ready also without pods: requests are held while they come."""
@@ -43,7 +46,8 @@ class Admin:
 
     def _tell_ready(self) -> Answer:
         problem = self._not_ready()
-        return text(503 if problem else 200, problem or "ok")
+        warning = self._access.keys.warning() if self._access is not None else ""
+        return text(503 if problem else 200, problem or (f"ok; {warning}" if warning else "ok"))
 
     def _tell_signals(self) -> Answer:
         now = time.monotonic()
@@ -51,5 +55,6 @@ class Admin:
         return Answer(200, msgspec.json.encode(signals), "application/json")
 
     def _tell_metrics(self) -> Answer:
-        metrics = make_metrics(self._backend, self._counters, self._in_flight())
+        metrics = [*make_metrics(self._backend, self._counters, self._in_flight())]
+        metrics += access_metrics(self._access) if self._access is not None else []
         return Answer(200, render(metrics), CONTENT_TYPE)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,16 +15,22 @@ from aiohttp import web
 from tandem_runtime.contracts.classes import Classes, read_classes
 from tandem_runtime.openai.front import Front, FrontSettings
 from tandem_runtime.openai.record import RequestRecord
+from tandem_runtime.openai.stages import Stages
+from tandem_runtime.router.access import Access
 from tandem_runtime.router.admin import Admin
 from tandem_runtime.router.backend import RouterBackend
 from tandem_runtime.router.counters import Counters
 from tandem_runtime.router.endpoints import EndpointWatcher
+from tandem_runtime.router.key_folder import KeyFolder
 from tandem_runtime.router.settings import RouterSettings
 from tandem_runtime.telemetry.http import MetricsServer
 from tandem_runtime.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("tandem.access")
+
+FIRST_KEYS_SECONDS = 20.0
+"""For the first valid API key: a Secret may be made in the same breath as the deployment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +61,17 @@ class RouterApp:
         ports: Ports,
         classes: Classes | None = None,
         classes_file: Path | None = None,
+        keys_folder: Path | None = None,
     ) -> None:
         self.counters = Counters(classes)
         self.backend = RouterBackend(settings, self.counters)
-        self.front = Front(front, tokenizer, self.backend, observe=self._observe)
+        self.access = Access(KeyFolder(keys_folder, time.monotonic), self._routers) if keys_folder else None
+        """None: everybody may ask."""
+        stages = Stages([self.access] if self.access is not None else [])
+        self.front = Front(front, tokenizer, self.backend, observe=self._observe, stages=stages)
         self.set_classes(classes or Classes())
         self.http_port = self.metrics_port = 0
-        admin = Admin(settings, self.backend, self.counters, lambda: self.front.in_flight, self._not_ready)
+        admin = Admin(settings, self.backend, self.counters, lambda: self.front.in_flight, self._not_ready, self.access)
         self._metrics = MetricsServer(admin.routes())
         self._watcher = EndpointWatcher(endpoints, self.backend.set_addresses, settings.watch_seconds)
         self._ports = ports
@@ -79,6 +91,9 @@ class RouterApp:
         """Raises PortTaken."""
         loop = asyncio.get_running_loop()
         self._watching = [loop.create_task(self._watcher.run())]
+        if self.access is not None:
+            self.access.look()
+            self._watching.append(loop.create_task(self._watch_keys(self.access)))
         if self._classes_file is not None:
             self._watching.append(loop.create_task(self._watch_classes(self._classes_file)))
         self.metrics_port = await self._listen_metrics()
@@ -144,9 +159,23 @@ class RouterApp:
                 self.set_classes(classes)
                 log.info("classes: %s", ", ".join(each.name for each in known))
 
+    async def _watch_keys(self, access: Access) -> None:
+        while True:
+            await asyncio.sleep(self._watch_seconds)
+            try:
+                access.look()
+            except Exception:  # without the watcher a revoked key would go on counting
+                log.exception("looking at the API keys failed; trying again")
+
+    def _routers(self) -> int:
+        """That share the limits of keys: as many as pods see, which is right also while routers come and go."""
+        return self.backend.board.routers() or self._watcher.routers
+
     def _not_ready(self) -> str:
         if self.front.draining:
             return "draining"
+        if self.access is not None and self.access.keys.problem:
+            return self.access.keys.problem
         return "" if self._http_site is not None else "starting"
 
     def _observe(self, record: RequestRecord) -> None:
@@ -155,15 +184,31 @@ class RouterApp:
         access_log.info("request", extra={"fields": record.log_fields()})
 
 
+class NoKeys(Exception):
+    """The message says why no API key is valid."""
+
+
 async def serve(app: RouterApp, drain_timeout_seconds: float) -> None:
-    """Until SIGTERM or SIGINT, then drains. Raises PortTaken."""
+    """Until SIGTERM or SIGINT, then drains. Raises PortTaken, and NoKeys when it starts and finds no valid key."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
         await app.start()
         log.info("router listens on port %d, metrics on %d", app.http_port, app.metrics_port)
+        await wait_for_keys(app.access, stop)
         await stop.wait()
         await app.drain(drain_timeout_seconds)
     finally:
         await app.close()
+
+
+async def wait_for_keys(access: Access | None, stop: asyncio.Event) -> None:
+    """Raises NoKeys: what ends a process is told in the pod's status, what keeps it from being ready is not. A router
+    that had keys once goes on without them, as answers may be under way; nobody new comes in."""
+    deadline = asyncio.get_running_loop().time() + FIRST_KEYS_SECONDS
+    while access is not None and access.keys.problem and not stop.is_set():
+        if asyncio.get_running_loop().time() >= deadline:
+            raise NoKeys(access.keys.problem)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), 0.2)

@@ -67,6 +67,10 @@ class PodBoard:
         now = self._clock()
         return [snapshot for link in self.links.values() if (snapshot := link.snapshot(now)) is not None]
 
+    def routers(self) -> int:
+        """Connected to the pods, this one among them; 0 while no pod tells."""
+        return max((link.state.routers for link in self.links.values() if link.state is not None), default=0)
+
     def note_start(self, link: PodLink) -> None:
         """It answered, or became ready."""
         hello, now = link.hello, self._clock()

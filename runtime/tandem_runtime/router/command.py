@@ -22,7 +22,7 @@ from tandem_runtime.contracts.token_file import TokenFile, TokenFileError
 from tandem_runtime.openai.front import FrontSettings
 from tandem_runtime.policy.fleet import ChoiceLaw
 from tandem_runtime.policy.waiting import QueueLaw, QueueLimits
-from tandem_runtime.router.app import Ports, PortTaken, RouterApp, serve
+from tandem_runtime.router.app import NoKeys, Ports, PortTaken, RouterApp, serve
 from tandem_runtime.router.settings import RouterSettings
 from tandem_runtime.telemetry.logs import configure_logging
 from tandem_runtime.text.tokenizer import TokenizerError, load_tokenizer
@@ -52,6 +52,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="service classes (JSON); read again on change",
+    )
+    parser.add_argument(
+        "--api-keys",
+        type=Path,
+        metavar="DIR",
+        help="ask for API keys: a folder with one file for each (`tandem-runtime keys`), read again on change; "
+        "without it everybody may ask",
+    )
+    parser.add_argument(
+        "--max-body-bytes",
+        type=parse_count,
+        default=FrontSettings("").max_body_bytes,
+        metavar="N",
+        help="larger requests are answered with 413 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-prompt-tokens", type=parse_count, metavar="N", help="longer prompts get 400 (default: the context)"
     )
     parser.add_argument(
         "--max-context-tokens", type=parse_count, metavar="N", help="prompt and answer together (default: the model's)"
@@ -119,14 +136,21 @@ def run(args: argparse.Namespace) -> int:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
 
         async def main() -> None:
-            front = FrontSettings(model_name=args.model_name)
-            app = RouterApp(settings, front, tokenizer, args.endpoints, ports, classes, args.classes)
+            front = FrontSettings(
+                model_name=args.model_name,
+                max_body_bytes=args.max_body_bytes,
+                max_prompt_tokens=args.max_prompt_tokens,
+            )
+            files = {"classes_file": args.classes, "keys_folder": args.api_keys}
+            app = RouterApp(settings, front, tokenizer, args.endpoints, ports, classes, **files)
             await serve(app, args.drain_timeout)
 
         try:
             runner.run(main())
         except PortTaken as error:
             return fail(str(error), names.EXIT_BAD_CONFIG)
+        except NoKeys as error:
+            return fail(str(error), names.EXIT_NO_KEYS)
     return 0
 
 

@@ -25,6 +25,8 @@ class EndpointWatcher:
     """Tells `apply` the whole set of addresses whenever it changes."""
 
     def __init__(self, path: Path, apply: Callable[[frozenset[Address]], None], watch_seconds: float) -> None:
+        self.routers = 1
+        """As the file says."""
         self._path = path
         self._apply = apply
         self._watch_seconds = watch_seconds
@@ -56,6 +58,7 @@ class EndpointWatcher:
             endpoints = read_endpoints(self._path)
             self._listed = frozenset(Address(*split_address(entry.address)) for entry in endpoints.pods)
             self._services = {entry.service: Address(*split_address(entry.service)) for entry in endpoints.services}
+            self.routers = max(1, endpoints.routers)
             problem = ""
         except (OSError, ValueError) as error:
             problem = str(error)

@@ -17,6 +17,7 @@ from tandem_runtime.contracts.signals import (
 from tandem_runtime.telemetry.exposition import Metric, counter, gauge, histograms
 
 if TYPE_CHECKING:
+    from tandem_runtime.router.access import Access
     from tandem_runtime.router.backend import RouterBackend
     from tandem_runtime.router.counters import Counters
     from tandem_runtime.router.settings import RouterSettings
@@ -126,6 +127,16 @@ def make_metrics(backend: RouterBackend, counters: Counters, in_flight: int) -> 
     yield gauge("tandem_router_queue_tokens", "Their prompt tokens", backend.queue.tokens)
     yield by_class_histogram("tandem_router_ttft_seconds", "From request read to first token", classes, "ttft")
     yield by_class_histogram("tandem_router_tpot_seconds", "Per output token after the first", classes, "tpot")
+
+
+def access_metrics(access: Access) -> Iterable[Metric]:
+    """Of a router that asks for API keys."""
+    ring = access.keys.ring
+    counts = {"valid": len(ring.keys), "invalid": len(ring.invalid)}
+    yield labelled("tandem_router_api_keys", "Entries of the Secret", "state", counts, "gauge")
+    yield labelled(
+        "tandem_router_key_refusals_total", "Requests without a valid key or over its limits", "reason", access.refusals
+    )
 
 
 def by_class_histogram(name: str, words: str, classes: Mapping[str, ClassTotals], field: str) -> Metric:

@@ -90,6 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-context-tokens", type=parse_count, metavar="N", help="prompt and answer together (default: the model's)"
     )
     parser.add_argument("--classes", type=Path, metavar="FILE", help="service classes with their objectives (JSON)")
+    parser.add_argument("--api-keys", type=Path, metavar="DIR", help="ask for API keys: one file each, in this folder")
     parser.add_argument("--verbose", action="store_true", help="show the logs of all processes")
 
 
@@ -216,6 +217,8 @@ def make_children(args: argparse.Namespace, plan: ServePlan, directory: Path) ->
     router = ["router", *common, "--endpoints", str(endpoints_file), "--model-name", model_name(args)]
     if args.classes is not None:
         router += ["--classes", str(args.classes)]
+    if args.api_keys is not None:
+        router += ["--api-keys", str(args.api_keys)]
     router += ["--http-port", str(plan.http_port), "--metrics-port", str(plan.metrics_port)]
     children = [Child("router", router, verbose=args.verbose)]
     for pod in plan.pods:

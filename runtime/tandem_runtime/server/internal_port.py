@@ -70,7 +70,8 @@ class InternalPort:
     def broadcast(self) -> None:
         """State and credits to every router."""
         if self.connections:
-            state = self.pod.state()
+            routers = len({connection.router for connection in self.connections})
+            state = msgspec.structs.replace(self.pod.state(), routers=routers)
             shares = share_out(self.pod.room(), len(self.connections), self.pod.identity.incarnation)
             for connection, share in zip(self.connections, shares, strict=True):
                 connection.send(state)
@@ -102,6 +103,8 @@ class RouterConnection:
 
     def __init__(self, pod: Pod, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.writer = writer
+        self.router = ""
+        """Its incarnation, once it has said so."""
         self._pod, self._reader = pod, reader
         self._sessions: dict[str, Session] = {}
         self._outgoing: list[bytes] = []
@@ -146,6 +149,7 @@ class RouterConnection:
             self.send(wire.Refused(reason))
             self.flush()
             return False
+        self.router = first.incarnation
         self.send(self._pod.hello())
         return True
 

@@ -39,6 +39,7 @@ class FakePod:
     ready: bool = True
     kv_total_tokens: int = 100_000
     slots: int | None = None
+    routers: int = 0
     coefficients: Coefficients | None = None
     keeps_prefixes: bool = False
     fail: Callable[[wire.Submit], wire.Failed | None] = lambda submit: None
@@ -161,6 +162,7 @@ class FakePod:
             waiting_tokens=0,
             kv_used_tokens=0,
             kv_total_tokens=self.kv_total_tokens,
+            routers=self.routers,
         )
 
     def _send(self, writer: asyncio.StreamWriter, message: Any) -> None:

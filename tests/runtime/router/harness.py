@@ -102,7 +102,11 @@ async def eventually(holds: Callable[[], bool], timeout_seconds: float = 5.0) ->
 
 @asynccontextmanager
 async def running_router(
-    *pods: FakePod, front: FrontSettings | None = None, classes: list[SloClass] | None = None, **changes: Any
+    *pods: FakePod,
+    front: FrontSettings | None = None,
+    classes: list[SloClass] | None = None,
+    keys_folder: Path | None = None,
+    **changes: Any,
 ) -> AsyncIterator[Harness]:
     """Starts pods that are not started yet; the router knows them all. `classes` stand in `harness.classes_file`."""
     with TemporaryDirectory() as directory:
@@ -114,7 +118,7 @@ async def running_router(
         known = read_classes(classes_file) if classes is not None else None
         ports = Ports("127.0.0.1", 0, 0)
         front = front or FrontSettings(MODEL)
-        app = RouterApp(settings, front, load_tokenizer(None), file, ports, known, known and classes_file)
+        app = RouterApp(settings, front, load_tokenizer(None), file, ports, known, known and classes_file, keys_folder)
         async with aiohttp.ClientSession() as session:
             harness = Harness(app, session, file, classes_file)
             for pod in pods:
