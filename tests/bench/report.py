@@ -38,6 +38,11 @@ class Report:
         self._figures: list[Figure] = []
         self._ratios: list[dict[str, Any]] = []
         self._left_out: list[dict[str, str]] = []
+        self._told: dict[str, Any] = {}
+
+    def tell(self, key: str, value: Any) -> None:
+        """One more key of the JSON object, beside the figures."""
+        self._told[key] = value
 
     def add(self, section: str, key: str, value: float, note: str = "", at_most: float | None = None) -> None:
         """One figure."""
@@ -64,6 +69,7 @@ class Report:
             **({"ratios": self._ratios} if self._ratios else {}),
             "missed": [f"{figure.section}.{figure.key}" for figure in self._figures if _is_missed(figure)],
             "left_out": self._left_out,
+            **self._told,
         }
 
     def finish(self, console: Console | None = None) -> None:
