@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 from tandem_runtime.contracts.hashing import prompt_digest
@@ -14,9 +16,23 @@ from tandem_runtime.engine.events import Abort, Add, Broken, Command, Event, Fin
 from tandem_runtime.engine.executor import Capacity, Executor
 from tandem_runtime.engine.limits import SchedulerSettings
 from tandem_runtime.engine.loop import Engine
+from tandem_runtime.engine.prefixes import PrefixHashes
 from tandem_runtime.engine.request import Request
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Hurry:
+    """What was promised to a request: higher priority first, first token within `objective_seconds` from now, each
+    further one within `tpot_seconds`."""
+
+    priority: int = 0
+    objective_seconds: float = inf
+    tpot_seconds: float = inf
+
+
+NO_HURRY = Hurry()
 
 
 class EventSink(Protocol):
@@ -34,6 +50,8 @@ class EngineClient:
         self.capacity: Capacity
         self.after_batch: list[Callable[[], None]] = []
         """Called after each batch of events: one write per connection and step."""
+        self.prefix_key: Callable[[], bytes] = bytes
+        """Of the deployment, at this moment: the chain hashes of pages are keyed by it."""
         self._sinks: dict[int, EventSink] = {}
         self._next_handle = 1
         self._loop = asyncio.get_running_loop()
@@ -64,23 +82,36 @@ class EngineClient:
         *,
         remote: bool = False,
         handoff: bool = False,
+        salt: bytes = b"",
+        hurry: Hurry = NO_HURRY,
     ) -> int:
-        """The request's handle. A refusal comes as a Broken event."""
+        """The request's handle. A refusal comes as a Broken event. `salt`: only requests with the same share pages."""
         handle, self._next_handle = self._next_handle, self._next_handle + 1
         self._sinks[handle] = sink
+        now = self._loop.time()
         inside = all(0 <= token < 1 << 32 for token in prompt_ids)
         request = Request(
             handle=handle,
             tokens=[*prompt_ids, *emitted_ids],
             prompt_tokens=len(prompt_ids),
             sampling=sampling,
-            deadline=self._loop.time() + remaining_seconds,
+            deadline=now + remaining_seconds,
             prompt_digest=prompt_digest(prompt_ids) if inside else 0,
             remote=remote,
             handoff=handoff,
+            priority=hurry.priority,
+            objective=now + hurry.objective_seconds,
+            tpot_seconds=hurry.tpot_seconds,
+            prefixes=self._prefixes(salt) if inside else None,
+            shares_prefix=not remote,
         )
         self.engine.send(Add(request))
         return handle
+
+    def _prefixes(self, salt: bytes) -> PrefixHashes | None:
+        if not self.engine.scheduler.keeps_prefixes:
+            return None
+        return PrefixHashes(self.prefix_key(), salt, self.capacity.page_tokens)
 
     def send(self, command: Command) -> None:
         """For a request that is open."""

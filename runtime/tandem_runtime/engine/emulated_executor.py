@@ -15,6 +15,7 @@ from typing import Final
 from tandem_runtime.contracts.coefficients import Coefficients
 from tandem_runtime.contracts.hashing import prompt_digest
 from tandem_runtime.contracts.kv_protocol import Layout
+from tandem_runtime.contracts.sampling import Alternatives
 from tandem_runtime.engine.executor import Capacity, ModelError, Plan, SequenceError, SequenceStep, StepResult
 from tandem_runtime.text.byte_tokenizer import EOS, PRINTABLE_IDS, VOCAB_SIZE, ByteTokenizer
 
@@ -25,6 +26,8 @@ KV_SCALE: Final = 1 / 64
 ENDS_FROM: Final = 512
 """An answer ends itself after this many tokens and up to as many more, unless it is told to ignore that."""
 LOGPROB: Final = -0.5
+"""Of every token. Emulated ids depend on prompt and place alone: temperature, filters, penalties and bias are taken in
+and change nothing; lengths, ends and stop ids are honoured."""
 
 ZERO = bytes(DIGEST_BYTES)
 
@@ -65,7 +68,7 @@ class EmulatedExecutor:
         self._pages: dict[int, Page] = {}
         self._foreign: set[int] = set()
         self._seen: dict[int, tuple[int, int]] = {}
-        """First page of a sequence -> (prompt digest, position that comes next): already compared up to there."""
+        """Last page of a sequence -> (prompt digest, position that comes next): already compared up to there."""
 
     def load(self) -> Capacity:
         """Takes `load_seconds`, none by default."""
@@ -91,8 +94,16 @@ class EmulatedExecutor:
         started = time.monotonic()
         ids = [self._run(index, step) for index, step in enumerate(plan.sequences)]
         self._sleep(max(0.0, self._seconds(plan) - (time.monotonic() - started)))
-        logprobs = [None if token is None else LOGPROB for token in ids]
-        return StepResult(ids, logprobs, time.monotonic() - started)
+        wanted = [None if s.sampling is None else s.sampling.logprobs for s in plan.sequences]
+        logprobs = [None if count is None else LOGPROB for count in wanted]
+        alternatives = [self._alternatives(token, count) for token, count in zip(ids, wanted, strict=True)]
+        return StepResult(ids, logprobs, time.monotonic() - started, alternatives if any(wanted) else [])
+
+    def _alternatives(self, token: int | None, count: int | None) -> Alternatives:
+        """The token and its neighbours in the vocabulary, each LOGPROB below the one before: made up, but well formed."""
+        if token is None or not count:
+            return []
+        return [((token + other) % VOCAB_SIZE, LOGPROB * (other + 1)) for other in range(count)]
 
     def _seconds(self, plan: Plan) -> float:
         decoding = [s for s in plan.sequences if len(s.token_ids) == 1 and s.output_index > 0]
@@ -106,14 +117,15 @@ class EmulatedExecutor:
         if step.position and not self._is_known(step):
             self._compare(index, step)
         self._store(index, step)
-        first, position = step.pages[0], step.position + len(step.token_ids)
-        self._seen[first] = (step.prompt_digest, position)
+        last, position = step.pages[-1], step.position + len(step.token_ids)
+        self._seen[last] = (step.prompt_digest, position)
         if position % self._page_tokens == 0 and step.output_index > 0:
-            self._seen.pop(first)  # once a page all is compared again: a late write would show
+            self._seen.pop(last)  # once a page all is compared again: a late write would show
         return None if step.sampling is None else self._token(step)
 
     def _is_known(self, step: SequenceStep) -> bool:
-        known = self._seen.get(step.pages[0]) == (step.prompt_digest, step.position)
+        page = step.pages[(step.position - 1) // self._page_tokens]
+        known = self._seen.get(page) == (step.prompt_digest, step.position)
         return known and self._foreign.isdisjoint(step.pages)
 
     def _compare(self, index: int, step: SequenceStep) -> None:
@@ -154,7 +166,7 @@ class EmulatedExecutor:
         drawn = int.from_bytes(blake2b(seed, digest_size=4).digest(), "little")
         if step.output_index >= ENDS_FROM + step.prompt_digest % ENDS_FROM:
             sampling = step.sampling
-            if sampling is not None and not sampling.ignore_eos:
+            if sampling is not None and not sampling.ignore_eos and step.output_index >= sampling.min_tokens:
                 return EOS
         return PRINTABLE_IDS[drawn % len(PRINTABLE_IDS)]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tandem_runtime.contracts.pod_protocol import Reason
+from tandem_runtime.contracts.sampling import Alternatives
 from tandem_runtime.engine.request import Request
 
 
@@ -42,6 +43,7 @@ class RemoteCommit:
     first_token: int
     logprob: float
     bytes_received: int
+    alternatives: Alternatives = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +60,27 @@ class PagesTaken:
     payload_bytes: int
 
 
-Command = Add | Abort | RemotePage | RemoteCommit | RemoteFailed | PagesTaken
+@dataclass(frozen=True, slots=True)
+class PagesAgain:
+    """Handoff: PagesComputed of these pages once more (by number in the sequence); what was sent did not arrive."""
+
+    handle: int
+    ordinals: list[int]
+
+
+Command = Add | Abort | RemotePage | RemoteCommit | RemoteFailed | PagesTaken | PagesAgain
 
 
 @dataclass(frozen=True, slots=True)
 class Reserved:
-    """Pages for a request that waits for KV from another pod: (page, generation) in order of the sequence."""
+    """Pages for a request that waits for KV from another pod: (page, generation) in order of the sequence.
+
+    The first `have_pages` of them hold their KV already, and are others' too: nothing may be written there.
+    """
 
     handle: int
     pages: list[tuple[int, int]]
+    have_pages: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +93,10 @@ class Output:
     logprobs: list[float]
     prefilled_here: int
     kv_bytes_received: int
+    cached_tokens: int = 0
+    """Of the tokens it came with, those whose KV was here already."""
+    alternatives: list[Alternatives] = field(default_factory=list)
+    """By token, where sampling.logprobs asks for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +144,9 @@ class PrefillDone:
     first_token: int
     logprob: float
     n_tokens: int
+    cached_tokens: int = 0
+    """Of them, those whose KV was here already."""
+    alternatives: Alternatives = field(default_factory=list)
 
 
 Event = Reserved | Output | Finished | Broken | RemoteAbandoned | PagesComputed | PrefillDone

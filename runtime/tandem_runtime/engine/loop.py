@@ -20,6 +20,7 @@ from tandem_runtime.engine.events import (
     Add,
     Command,
     Event,
+    PagesAgain,
     PagesComputed,
     PagesTaken,
     RemoteCommit,
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 0.5
 """Longest sleep without a look at deadlines and, when empty, at the books."""
+CHECK_SECONDS = 0.5
+"""Between two looks at the books of an idle engine: they cost a walk over all pages."""
 FATAL_FAILURES = 3
 """Steps in a row that fail before the engine gives up: the device is gone, a restart is the remedy."""
 RECENT_ITERATIONS = 256
@@ -65,6 +68,8 @@ class EngineState:
     waiting_tokens: int = 0
     used_pages: int = 0
     total_pages: int = 0
+    cached_pages: int = 0
+    """Free ones that hold a prefix."""
     leaked_pages: int = 0
     oldest_seconds: float = 0.0
     phases: dict[str, int] | None = None
@@ -99,6 +104,8 @@ class Engine:
         self._failures = 0
         self.untaken_bytes = 0
         """Of computed pages that are handed out and neither sent nor thrown away."""
+        self._checked = (0, -CHECK_SECONDS)
+        """Requests that had come when the books were looked at last, and when that was."""
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.scheduler: Scheduler
@@ -180,6 +187,8 @@ class Engine:
                 self.scheduler.commit(handle, first_token, logprob, bytes_received)
             case PagesTaken(payload_bytes):
                 self.untaken_bytes -= payload_bytes
+            case PagesAgain(handle, ordinals):
+                self._tell_again(handle, ordinals)
             case RemoteFailed(handle):
                 self.scheduler.compute_here(handle)
 
@@ -219,6 +228,7 @@ class Engine:
         kv_tokens = sum(r.computed for r in decoding)
         self.iterations.append(Iteration(len(decoding), kv_tokens, prefill_tokens, result.seconds, attended))
         self.iterations_total += 1
+        self.scheduler.estimate.learn(len(decoding), kv_tokens, prefill_tokens, attended, result.seconds)
         self.scheduler.apply(work, result, self._clock())
 
     def _tell_pages(self) -> None:
@@ -235,6 +245,15 @@ class Engine:
                 self._events.append(PagesComputed(request.handle, request.pages_told, [payload]))
                 request.pages_told += 1
 
+    def _tell_again(self, handle: int, ordinals: list[int]) -> None:
+        """Only pages that were told before, of a request that is still here: they are held, so they are unchanged."""
+        request = self.scheduler.requests.get(handle)
+        for ordinal in ordinals:
+            if request is not None and 0 <= ordinal < request.pages_told:
+                payload = self._read(request.pages[ordinal])
+                self.untaken_bytes += sum(len(part) for _, _, part in payload)
+                self._events.append(PagesComputed(handle, ordinal, [payload]))
+
     def _read(self, page: int) -> list[tuple[int, int, bytes]]:
         layout = self.scheduler.capacity.layout
         group = layers_per_frame(layout.layers, layout.page_bytes)
@@ -246,7 +265,7 @@ class Engine:
         return parts
 
     def _publish(self) -> None:
-        scheduler, idle = self.scheduler, not self.scheduler.requests
+        scheduler = self.scheduler
         now = self._clock()
         requests = scheduler.requests.values()
         phases: dict[str, int] = {}
@@ -258,10 +277,22 @@ class Engine:
             waiting_tokens=scheduler.waiting_tokens,
             used_pages=scheduler.blocks.used,
             total_pages=scheduler.blocks.total,
-            leaked_pages=scheduler.leaked_pages() if idle else self.state.leaked_pages,
+            cached_pages=scheduler.blocks.cached,
+            leaked_pages=self._leaked_pages(now),
             oldest_seconds=max((now - r.since for r in requests), default=0.0),
             phases=phases,
         )
+
+    def _leaked_pages(self, now: float) -> int:
+        """Looked up when the engine is idle and something has happened since the last time."""
+        added, checked_at = self.scheduler.counters.added, self._checked[1]
+        if self.scheduler.requests or added == self._checked[0] or now < checked_at + CHECK_SECONDS:
+            return self.state.leaked_pages
+        self._checked = (added, now)
+        leaked = self.scheduler.leaked_pages()
+        if leaked:
+            log.error("the books of %d pages are wrong though no request is inside", leaked)
+        return leaked
 
 
 def layers_per_frame(layers: int, page_bytes: int, max_frame_bytes: int = 16 << 20) -> int:

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
+from typing import Final
 
 from tandem_runtime.contracts.sampling import Sampling
+from tandem_runtime.engine.prefixes import PrefixHashes
+
+PATIENCE_SECONDS: Final = 30.0
+"""An objective further away than that, or none, counts as this far: so everyone's turn comes."""
+PRIORITY_SECONDS: Final = 3.0
+"""Head start of one level of priority."""
+MOST_LEVELS: Final = 10
 
 
 class Phase(StrEnum):
@@ -26,7 +35,8 @@ class Request:
     """`tokens` is prompt, then what was emitted before a resume, then what was generated here.
 
     `handoff`: compute the KV and one token for another pod instead of decoding on. `deadline` in seconds of the
-    engine's clock. `computed` tokens have their KV in `pages`.
+    engine's clock. `computed` tokens have their KV in `pages`. `objective`: when the first token should be there, on
+    that clock; late is no error. `tpot_seconds`: what was promised for each further token.
     """
 
     handle: int
@@ -37,12 +47,24 @@ class Request:
     prompt_digest: int
     handoff: bool = False
     remote: bool = False
-    order: int = 0
+    priority: int = 0
+    objective: float = inf
+    tpot_seconds: float = inf
+    prefixes: PrefixHashes | None = None
+    """None: its pages are neither looked for nor found by others."""
+    shares_prefix: bool = True
+    """Pages that are here already are used for it; only its own are when another pod would write into all of them."""
+    rank: tuple[float, int] = (0.0, 0)
+    """The smallest is served first and gives its pages up last. It never changes, so that nobody waits for ever."""
     phase: Phase = Phase.QUEUED
     phase_deadline: float = float("inf")
     since: float = 0.0
     pages: list[int] = field(default_factory=list)
     computed: int = 0
+    published: int = 0
+    """Pages of which the hash is known to others."""
+    cached_tokens: int | None = None
+    """Of the given tokens, those whose KV was here when it was first admitted; None before."""
     pages_told: int = 0
     prefilled_here: int = 0
     kv_bytes_received: int = 0
@@ -56,6 +78,18 @@ class Request:
     def output_tokens(self) -> int:
         """Output tokens there are, those of before a resume included."""
         return len(self.tokens) - self.prompt_tokens
+
+    @property
+    def most_tokens(self) -> int:
+        """Length of `tokens` at its end, if it does not stop before."""
+        return max(len(self.tokens), self.prompt_tokens + self.sampling.max_tokens)
+
+    def enter_line(self, now: float, order: int) -> None:
+        """Its place among all: earliest objective first, with a head start for priority; then in order of arrival."""
+        bound = min(max(self.objective - now, 0.0), PATIENCE_SECONDS)
+        levels = max(-MOST_LEVELS, min(self.priority, MOST_LEVELS))
+        self.since = now
+        self.rank = (now + bound - PRIORITY_SECONDS * levels, order)
 
 
 def page_count(tokens: int, page_tokens: int) -> int:

@@ -1,6 +1,6 @@
-"""Continuous batching over paged KV: decodes first, then prefill chunks, under one token budget per step. Pure.
+"""Continuous batching over paged KV: decodes first, then prefill chunks, under one budget per step. Pure.
 
-Out of pages, the newest decoding request gives its pages back and recomputes later. The clock is a parameter.
+Out of pages, the request that ranks last gives its pages back and recomputes later. The clock is a parameter.
 """
 
 from __future__ import annotations
@@ -8,12 +8,18 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
+from tandem_runtime.contracts.hashing import BLOCK_TOKENS
 from tandem_runtime.contracts.pod_protocol import Reason
+from tandem_runtime.contracts.sampling import Alternatives
+from tandem_runtime.engine.batching import BatchGate
 from tandem_runtime.engine.blocks import BlockPool
+from tandem_runtime.engine.budget import Allowance, seconds_left
+from tandem_runtime.engine.estimate import StepEstimate
 from tandem_runtime.engine.events import Broken, Event, Finished, Output, PrefillDone, RemoteAbandoned, Reserved
 from tandem_runtime.engine.executor import Capacity, Plan, SequenceStep, StepResult
-from tandem_runtime.engine.limits import SchedulerSettings, refusal
+from tandem_runtime.engine.limits import Queued, SchedulerSettings, refusal
 from tandem_runtime.engine.request import Phase, Request, page_count
 
 
@@ -30,6 +36,9 @@ class Counters:
     output_tokens: int = 0
     stale_pages: int = 0
     remote_fallbacks: int = 0
+    prefix_asked_tokens: int = 0
+    """Of requests when they were first admitted."""
+    prefix_hit_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +51,24 @@ class Work:
 
 
 class Scheduler:
-    """Requests in order of arrival. Every request that was added ends exactly once."""
+    """Requests by rank. Every request that was added ends exactly once."""
 
     def __init__(self, capacity: Capacity, settings: SchedulerSettings, emit: Callable[[Event], None]) -> None:
         self.capacity = capacity
         self.settings = settings
         self.blocks = BlockPool(capacity.pages)
+        self.estimate = StepEstimate(capacity)
         self.counters = Counters()
         self.requests: dict[int, Request] = {}
+        self.keeps_prefixes = settings.prefix_cache and capacity.page_tokens % BLOCK_TOKENS == 0
+        """Pages that are not whole blocks of the contract's hash cannot be shared."""
         self._waiting: list[Request] = []
         self._running: list[Request] = []
         self._emit = emit
         self._arrivals = 0
         self._watermark = int(capacity.pages * settings.free_page_share)
+        size = min(settings.batch_requests, capacity.max_sequences)
+        self._gate = BatchGate(settings.batching, size, settings.batch_wait_seconds)
         self.context_tokens = min(capacity.max_context_tokens, capacity.pages * capacity.page_tokens)
 
     @property
@@ -77,16 +91,17 @@ class Scheduler:
         """Takes the request in, or refuses it at once when it can never be served or the queue is full."""
         self.counters.added += 1
         self.requests[request.handle] = request
-        queued = (self.waiting, self.waiting_tokens)
-        refused = refusal(request, self.capacity.vocab_size, self.context_tokens, queued, self.settings)
+        tokens = self.waiting_tokens
+        queued = Queued(self.waiting, tokens, self.estimate.prefill_seconds(tokens, 0.0) if self._waiting else 0.0)
+        refused = refusal(request, self.capacity.vocab_size, self.context_tokens, queued, self.settings, now)
         if refused:
             self.fail(request, *refused)
         elif not request.handoff and request.output_tokens >= request.sampling.max_tokens:
             self._finish(request, "length")
         else:
             self._arrivals += 1
-            request.order, request.since = self._arrivals, now
-            insort(self._waiting, request, key=_order)
+            request.enter_line(now, self._arrivals)
+            insort(self._waiting, request, key=_rank)
 
     def abort(self, handle: int) -> None:
         """Ends a request without an event. Idempotent."""
@@ -100,6 +115,8 @@ class Scheduler:
 
     def fail(self, request: Request, reason: Reason, message: str, retryable: bool) -> None:
         """Ends a request with an error."""
+        if reason in (Reason.KV_CORRUPT, Reason.ENGINE_ERROR):
+            self.blocks.forget(request.pages)  # whatever is wrong with them, nobody else shall have it
         self.counters.failed += 1
         self._emit(Broken(request.handle, reason, message, retryable))
         self._end(request)
@@ -120,7 +137,7 @@ class Scheduler:
     def _free(self, request: Request) -> None:
         self.blocks.release(request.pages)
         request.pages = []
-        request.computed = 0
+        request.computed = request.published = 0
 
     def expire(self, now: float) -> None:
         """Ends what is beyond its deadline; a wait for another pod's KV turns into local work instead."""
@@ -135,8 +152,12 @@ class Scheduler:
                 self.compute_here(request.handle)
 
     def next_deadline(self) -> float:
-        """Of all requests; infinity when there are none."""
-        return min((min(r.deadline, r.phase_deadline) for r in self.requests.values()), default=float("inf"))
+        """When something is to be done though nothing happens; infinity when there are no requests."""
+        ends = min((min(r.deadline, r.phase_deadline) for r in self.requests.values()), default=inf)
+        return min(ends, self._gate.opens_at(self.running, self.waiting, self._oldest_since()))
+
+    def _oldest_since(self) -> float:
+        return min((r.since for r in self._waiting), default=inf)
 
     def compute_here(self, handle: int) -> None:
         """No KV comes from another pod for this request: its prompt is computed here, in the pages it has."""
@@ -148,43 +169,58 @@ class Scheduler:
                 self._enter(request, Phase.PREFILL)
 
     def awaits(self, handle: int, ordinal: int, generation: int) -> int | None:
-        """The page to write what came for page number `ordinal`; None (and counted) when it is stale."""
+        """The page to write what came for page number `ordinal`; None (and counted) when it is stale, or was here
+        before and may be others' too."""
         request = self.requests.get(handle)
-        if request is not None and request.phase is Phase.REMOTE_KV and 0 <= ordinal < len(request.pages):
-            page = request.pages[ordinal]
-            if self.blocks.generation(page) == generation:
+        if request is not None and request.phase is Phase.REMOTE_KV and request.published <= ordinal:
+            page = request.pages[ordinal] if ordinal < len(request.pages) else -1
+            if page >= 0 and self.blocks.generation(page) == generation:
                 return page
         self.counters.stale_pages += 1
         return None
 
-    def commit(self, handle: int, first_token: int, logprob: float, bytes_received: int) -> None:
+    def commit(
+        self, handle: int, first_token: int, logprob: float, bytes_received: int, others: Alternatives | None = None
+    ) -> None:
         """The KV of all given tokens is here: decoding goes on with `first_token`."""
         request = self.requests.get(handle)
         if request is None or request.phase is not Phase.REMOTE_KV:
             return
         request.kv_bytes_received = bytes_received
-        request.computed = len(request.tokens)
+        self._advance(request, len(request.tokens) - request.computed)
         self._enter(request, Phase.DECODE)
-        self._append(request, first_token, logprob)
+        self._append(request, first_token, logprob, others or [])
 
-    def _enter(self, request: Request, phase: Phase, deadline: float = float("inf")) -> None:
+    def _enter(self, request: Request, phase: Phase, deadline: float = inf) -> None:
         request.phase = phase
         request.phase_deadline = deadline
 
     def plan(self, now: float) -> list[Work]:
         """The next step. Reserves the pages that it writes."""
         work = [Work(r, 1, True) for r in self._decoding()]
-        budget = self.settings.step_tokens - len(work)
-        sequences = self.capacity.max_sequences - len(work)
+        allowance = self._allow(work)
         for request in [r for r in self._running if r.phase is Phase.PREFILL]:
-            budget, sequences = self._add_chunk(work, request, budget, sequences)
-        while self._waiting and (self._waiting[0].remote or (budget > 0 and sequences > 0)):
+            self._add_chunk(work, request, allowance)
+        while self._waiting and (self._waiting[0].remote or allowance.open):
             request = self._waiting[0]
+            if not self._gate.opens(now, self.running, self.waiting, self._oldest_since()):
+                break
             if not self._admit(request, now):
                 break
             if request.phase is Phase.PREFILL:
-                budget, sequences = self._add_chunk(work, request, budget, sequences)
+                self._add_chunk(work, request, allowance)
+        if not self._waiting:
+            self._gate.none_waits()
         return work
+
+    def _allow(self, decoding: list[Work]) -> Allowance:
+        settings, sequences = self.settings, len(decoding)
+        tpot = min((min(w.request.tpot_seconds, settings.tpot_seconds) for w in decoding), default=inf)
+        kv_tokens = sum(w.request.computed for w in decoding) if tpot < inf else 0
+        seconds = seconds_left(self.estimate, sequences, kv_tokens, tpot)
+        rest = self.capacity.max_sequences - sequences
+        least = settings.least_chunk_tokens
+        return Allowance(settings.step_tokens - sequences, rest, least, seconds, self.estimate)
 
     def _decoding(self) -> list[Request]:
         ready: list[Request] = []
@@ -194,12 +230,12 @@ class Scheduler:
         return ready
 
     def _extend(self, request: Request) -> bool:
-        """A page for the request's next token; the newest decoding request makes room, perhaps the request itself."""
+        """A page for the request's next token; whoever ranks last makes room, perhaps the request itself."""
         while page_count(len(request.tokens), self.capacity.page_tokens) > len(request.pages):
             if self.blocks.free:
                 request.pages.extend(self.blocks.allocate(1))
                 continue
-            victim = [r for r in self._running if r.phase is Phase.DECODE][-1]
+            victim = next(r for r in reversed(self._running) if _gives_way(r))
             self._preempt(victim)
             if victim is request:
                 return False
@@ -209,36 +245,77 @@ class Scheduler:
         self.counters.preempted += 1
         self._free(request)
         self._running.remove(request)
-        request.remote = False
+        self._gate.returned()
+        # What was transferred is gone; it is computed here, never asked for again.
+        request.remote, request.shares_prefix = False, True
         self._enter(request, Phase.QUEUED)
-        insort(self._waiting, request, key=_order)
+        insort(self._waiting, request, key=_rank)
 
     def _admit(self, request: Request, now: float) -> bool:
         """Reserves all pages that the request's tokens need, and room for the next token."""
         extra = 0 if request.handoff else 1
         wanted = page_count(len(request.tokens) + extra, self.capacity.page_tokens)
-        keep = self._watermark if self._running else 0
         active = sum(1 for r in self._running if r.phase is not Phase.SENDING)
-        if active >= self.capacity.max_sequences or self.blocks.free < wanted + keep:
+        if active >= self.capacity.max_sequences:
+            return False
+        cached = self._find_prefix(request)
+        revived = sum(1 for page in cached if not self.blocks.holders(page))
+        if self.blocks.free < wanted - len(cached) + revived + self._keep_free(request, wanted):
             return False
         self._waiting.remove(request)
-        request.pages = self.blocks.allocate(wanted)
-        insort(self._running, request, key=_order)
+        self.blocks.take(cached)
+        request.pages = cached + self.blocks.allocate(wanted - len(cached))
+        request.published = len(cached)
+        request.computed = len(cached) * self.capacity.page_tokens
+        self._count_prefix(request)
+        self._gate.joined()
+        insort(self._running, request, key=_rank)
+        self._start(request, now)
+        return True
+
+    def _start(self, request: Request, now: float) -> None:
         if request.remote:
             self._enter(request, Phase.REMOTE_KV, now + self.settings.remote_kv_seconds)
             pages = [(page, self.blocks.generation(page)) for page in request.pages]
-            self._emit(Reserved(request.handle, pages))
+            self._emit(Reserved(request.handle, pages, request.published))
         else:
             self._enter(request, Phase.PREFILL)
-        return True
 
-    def _add_chunk(self, work: list[Work], request: Request, budget: int, sequences: int) -> tuple[int, int]:
-        if budget < 1 or sequences < 1:
-            return budget, sequences
+    def _find_prefix(self, request: Request) -> list[int]:
+        """Pages with the beginning of its tokens; the last token is always computed, as something must follow it."""
+        if request.prefixes is None or not request.shares_prefix or not self.keeps_prefixes:
+            return []
+        whole = (len(request.tokens) - 1) // self.capacity.page_tokens
+        return self.blocks.match(request.prefixes.of_pages(request.tokens, whole))
+
+    def _count_prefix(self, request: Request) -> None:
+        if request.cached_tokens is None:
+            request.cached_tokens = request.computed
+            self.counters.prefix_asked_tokens += len(request.tokens)
+            self.counters.prefix_hit_tokens += request.computed
+
+    def _keep_free(self, request: Request, wanted: int) -> int:
+        """Pages that must stay free: what those inside, and the request itself, will want soon."""
+        if not self._running:
+            return 0
+        soon = sum(self._growth(r, len(r.pages)) for r in self._running) + self._growth(request, wanted)
+        return max(self._watermark, soon)
+
+    def _growth(self, request: Request, pages: int) -> int:
+        if request.handoff:
+            return 0
+        tokens = min(len(request.tokens) + self.settings.headroom_tokens, request.most_tokens)
+        return max(0, page_count(tokens, self.capacity.page_tokens) - pages)
+
+    def _add_chunk(self, work: list[Work], request: Request, allowance: Allowance) -> None:
         left = len(request.tokens) - request.computed
-        tokens = self._fixed_chunk(request) if self.settings.deterministic else min(left, budget)
+        tokens = allowance.grant(left, request.computed)
+        if tokens < 1:
+            return
+        if self.settings.deterministic:
+            tokens = self._fixed_chunk(request)
         work.append(Work(request, tokens, tokens == left))
-        return budget - tokens, sequences - 1
+        allowance.spend(tokens, request.computed)
 
     def _fixed_chunk(self, request: Request) -> int:
         """Prompt in whole chunks, later tokens one by one as when they were generated: the same numbers every time."""
@@ -257,15 +334,17 @@ class Scheduler:
         sampling = request.sampling if item.samples else None
         pages = request.pages[: page_count(end, self.capacity.page_tokens)]
         ids = request.tokens[position:end]
-        return SequenceStep(ids, position, pages, sampling, end - request.prompt_tokens, request.prompt_digest)
+        seen = request.tokens[:end] if sampling is not None and sampling.counts_tokens else ()
+        return SequenceStep(ids, position, pages, sampling, end - request.prompt_tokens, request.prompt_digest, seen)
 
     def apply(self, work: list[Work], result: StepResult, now: float) -> None:
         """Takes in what the executor computed."""
-        for item, token, logprob in zip(work, result.ids, result.logprobs, strict=True):
+        alternatives = result.alternatives or [[] for _ in work]
+        for item, token, logprob, others in zip(work, result.ids, result.logprobs, alternatives, strict=True):
             request = item.request
-            request.computed += item.tokens
+            before = request.computed
+            self._advance(request, item.tokens)
             if request.phase is Phase.PREFILL:
-                before = request.computed - item.tokens
                 here = max(0, min(request.computed, request.given_tokens) - before)
                 request.prefilled_here += here
                 self.counters.prompt_tokens += here
@@ -275,26 +354,45 @@ class Scheduler:
                 self.fail(request, Reason.ENGINE_ERROR, "the executor returned no token", True)
             elif request.handoff:
                 self._enter(request, Phase.SENDING, now + self.settings.sending_seconds)
-                self._emit(PrefillDone(request.handle, token, logprob or 0.0, request.computed))
+                cached = request.cached_tokens or 0
+                self._emit(PrefillDone(request.handle, token, logprob or 0.0, request.computed, cached, others))
             else:
                 self._enter(request, Phase.DECODE)
-                self._append(request, token, logprob or 0.0)
+                self._append(request, token, logprob or 0.0, others)
 
-    def _append(self, request: Request, token: int, logprob: float) -> None:
+    def _advance(self, request: Request, tokens: int) -> None:
+        """So many more tokens have their KV; pages that are complete now can be found by others."""
+        request.computed += tokens
+        whole = request.computed // self.capacity.page_tokens
+        if whole <= request.published or request.prefixes is None or not self.keeps_prefixes:
+            return
+        hashes = request.prefixes.of_pages(request.tokens, whole)
+        for ordinal in range(request.published, whole):
+            self.blocks.publish(request.pages[ordinal], hashes[ordinal])
+        request.published = whole
+
+    def _append(self, request: Request, token: int, logprob: float, others: Alternatives) -> None:
         index = request.output_tokens
         request.tokens.append(token)
         self.counters.output_tokens += 1
-        origin = (request.prefilled_here, request.kv_bytes_received)
-        self._emit(Output(request.handle, index, [token], [logprob], *origin))
-        if token in self.capacity.eos_token_ids and not request.sampling.ignore_eos:
+        origin = (request.prefilled_here, request.kv_bytes_received, request.cached_tokens or 0)
+        self._emit(Output(request.handle, index, [token], [logprob], *origin, [others]))
+        if token in request.sampling.stop_token_ids or (
+            token in self.capacity.eos_token_ids and not request.sampling.ignore_eos
+        ):
             self._finish(request, "stop")
         elif request.output_tokens >= request.sampling.max_tokens or len(request.tokens) >= self.context_tokens:
             self._finish(request, "length")
 
     def leaked_pages(self) -> int:
-        """Pages whose references are not those of the requests that are inside; 0 when the books are right."""
+        """Pages whose books are wrong (BlockPool.leaked); 0 when each reference is that of a request inside."""
         return self.blocks.leaked(r.pages for r in self.requests.values())
 
 
-def _order(request: Request) -> int:
-    return request.order
+def _rank(request: Request) -> tuple[float, int]:
+    return request.rank
+
+
+def _gives_way(request: Request) -> bool:
+    """Pages that another pod writes or reads stay where they are."""
+    return request.phase is Phase.DECODE or (request.phase is Phase.PREFILL and not request.handoff)

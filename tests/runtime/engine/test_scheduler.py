@@ -35,7 +35,7 @@ class Bench:
 
     def __init__(self, pages: int = 16, **changes: Any) -> None:
         self.events: list[Event] = []
-        options = replace(SchedulerSettings(free_page_share=0.0), **changes)
+        options = replace(SchedulerSettings(free_page_share=0.0, headroom_tokens=0), **changes)
         self.scheduler = Scheduler(replace(CAPACITY, pages=pages), options, self.events.append)
         self.now = 0.0
         self.handles = 0
