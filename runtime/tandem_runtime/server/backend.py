@@ -22,7 +22,7 @@ class LocalBackend:
 
     def submit(self, request: Submit, sink: Sink) -> None:
         """Deltas in order; the last event has a finish_reason or is a Failed."""
-        session = self._pod.submit(request, sink)
+        session = self._pod.submit(request, sink, movable=False)
         if session is not None:
             self._sessions[request.id] = session
 

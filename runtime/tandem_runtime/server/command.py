@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,9 +93,9 @@ async def _serve(settings: ServerSettings) -> int:
         return _fail(settings.role, settings.termination_log, f"the engine gave up: {ended.exception()}", EXIT_ENGINE)
     log.info("draining %d requests", pod.in_flight)
     ports.drain()
-    left = await pod.drain(settings.drain_seconds)
+    report = await pod.drain(settings.drain_seconds)
     await ports.close()
-    log.info("drained; %d requests were cut off", left)
+    log.info("drained", extra={"fields": asdict(report)})
     metrics.stop()
     return 0
 

@@ -11,6 +11,7 @@ from tandem_runtime.contracts.pod_protocol import VERSION, Delta, Failed, PodHel
 from tandem_runtime.contracts.token_file import TokenSource
 from tandem_runtime.engine.client import EngineClient
 from tandem_runtime.server.credits import Room
+from tandem_runtime.server.drain import DrainReport, drain
 from tandem_runtime.server.session import Reply, Session, complaint
 from tandem_runtime.text.tokenizer import Tokenizer
 from tandem_runtime.transfer.identity import make_identity
@@ -20,8 +21,6 @@ from tandem_runtime.transfer.sender import KvSender
 from tandem_runtime.transfer.wire import TransferStats
 
 log = logging.getLogger(__name__)
-
-DRAIN_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +52,8 @@ class Pod:
         self.receiver = KvReceiver(kv_identity, self.received)
         self.kv_port = 0
         self.draining = False
+        self.drained: DrainReport | None = None
+        """From SIGTERM on."""
         self.cancelled = 0
         self.failures: dict[str, int] = {}
         self.touched: list[Session] = []
@@ -75,6 +76,10 @@ class Pod:
     def in_flight(self) -> int:
         """Requests of routers and of decode pods that have not ended."""
         return len(self._sessions) + self.sender.transfers
+
+    def sessions(self) -> list[Session]:
+        """Those that have not ended."""
+        return list(self._sessions)
 
     def hello(self) -> PodHello:
         """Who this is."""
@@ -118,8 +123,8 @@ class Pod:
         queue_tokens = self.engine.engine.settings.waiting_tokens - state.waiting_tokens
         return Room(capacity.max_sequences - self.engine.open_requests, free_tokens, queue_tokens)
 
-    def submit(self, submit: Submit, reply: Reply) -> Session | None:
-        """Starts a request; None when it was refused (the reply says why)."""
+    def submit(self, submit: Submit, reply: Reply, *, movable: bool = True) -> Session | None:
+        """Starts a request; None when it was refused (the reply says why). Not `movable`: nobody can take it over."""
         refusal = self._refusal(submit)
         if refusal is not None:
             reason, message, retryable = refusal
@@ -134,6 +139,7 @@ class Pod:
                 Failed(submit.id, submit.attempt, Reason.ENGINE_ERROR, type(error).__name__, retryable=True)
             )
             return None
+        session.movable = movable
         self._sessions.add(session)
         session.start()
         return session
@@ -164,17 +170,9 @@ class Pod:
         for session in touched:
             session.flush()
 
-    async def drain(self, timeout_seconds: float) -> int:
-        """Takes nothing new and waits for what runs. Fails what is left when the time is up; returns how many."""
-        self.draining = self.sender.draining = True
-        self.changed.set()
-        deadline = self.clock() + timeout_seconds
-        while self.in_flight and self.clock() < deadline:
-            await asyncio.sleep(DRAIN_POLL_SECONDS)
-        left = list(self._sessions)
-        for session in left:
-            session.fail(Reason.DRAINING, f"pod {self.identity.pod} shut down before the answer was complete", True)
-        return len(left)
+    async def drain(self, timeout_seconds: float) -> DrainReport:
+        """Takes nothing new and waits for what runs; hands back what is left when the time is up."""
+        return await drain(self, timeout_seconds)
 
     def stop(self) -> None:
         """Closes the kv connections and the engine."""

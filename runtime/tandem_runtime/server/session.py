@@ -25,6 +25,8 @@ class Session:
     def __init__(self, pod: Pod, submit: Submit, reply: Reply) -> None:
         self.submit = submit
         self.ended = False
+        self.movable = True
+        """A router asked for it, and can go on elsewhere."""
         self._pod = pod
         self._reply = reply
         self._text = TextStream(pod.tokenizer, submit.prompt_ids, submit.emitted_ids, submit.stop)

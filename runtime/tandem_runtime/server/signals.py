@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from tandem_runtime.server.drain import DrainReport
 from tandem_runtime.server.internal_port import InternalPort
 from tandem_runtime.server.pod import Pod
 from tandem_runtime.telemetry.exposition import CONTENT_TYPE, Metric, counter, gauge, render
@@ -68,6 +69,7 @@ class Probes:
             "incarnation": identity.incarnation,
             "ready": pod.ready,
             "draining": pod.draining,
+            "drain": asdict(pod.drained) if pod.drained else None,
             "running": state.running,
             "waiting": state.waiting,
             "waiting_tokens": state.waiting_tokens,
@@ -102,6 +104,8 @@ def _engine_metrics(pod: Pod) -> list[Metric]:
     state, counters = engine.state, engine.scheduler.counters
     phases: list[tuple[Any, float]] = [({"phase": name}, count) for name, count in (state.phases or {}).items()]
     failures: list[tuple[Any, float]] = [({"reason": name}, count) for name, count in pod.failures.items()]
+    drained = pod.drained or DrainReport(0)
+    ends: list[tuple[Any, float]] = [({"end": end}, getattr(drained, end)) for end in ("completed", "migrated", "lost")]
     return [
         gauge("tandem_engine_ready", "1 when requests can be served", int(pod.ready)),
         gauge("vllm:num_requests_running", "Requests that hold pages", state.running),
@@ -115,6 +119,7 @@ def _engine_metrics(pod: Pod) -> list[Metric]:
         counter("tandem_engine_cancelled_total", "Requests that nobody waited for any more", pod.cancelled),
         Metric("tandem_engine_failed_total", "Requests that ended without a result", "counter", failures),
         Metric("tandem_engine_requests_by_phase", "Requests inside", "gauge", phases),
+        Metric("tandem_engine_drained_requests_total", "Requests of before SIGTERM, by their end", "counter", ends),
         gauge("tandem_engine_oldest_request_seconds", "Age of the oldest request inside", state.oldest_seconds),
         gauge("tandem_engine_pages", "Pages there are", state.total_pages),
         gauge("tandem_engine_used_pages", "Pages held", state.used_pages),

@@ -218,7 +218,8 @@ async def test_a_draining_pod_finishes_what_runs_and_takes_nothing_new() -> None
         refused = await client.ended("b")
         assert isinstance(refused, Failed)
         assert (refused.reason, refused.retryable) == ("draining", True)
-        assert await draining == 0
+        report = await draining
+        assert (report.in_flight_at_start, report.completed, report.migrated, report.lost) == (1, 1, 0, 0)
         last = await client.ended("a")
         assert isinstance(last, Delta)
         assert last.finish_reason == "length"
@@ -228,7 +229,9 @@ async def test_what_the_drain_s_time_does_not_suffice_for_can_go_on_elsewhere() 
     async with running_pod("decode", coefficients=SLOW) as pod, router(pod.internal_port) as client:
         client.send(submit("a", max_tokens=5000))
         await client.heard(Delta)
-        assert await pod.pod.drain(0.1) == 1
+        report = await pod.pod.drain(0.1)
+        assert (report.in_flight_at_start, report.completed, report.migrated, report.lost) == (1, 0, 1, 0)
+        assert 0.1 <= report.seconds < 5
         failed = await client.ended("a")
         assert isinstance(failed, Failed)
         assert failed.retryable
