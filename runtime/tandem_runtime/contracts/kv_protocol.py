@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from tandem_runtime.contracts.framing import FrameError
 from tandem_runtime.contracts.sampling import Sampling
 
 PROTO: Final = 1
@@ -30,6 +31,13 @@ class Layout(msgspec.Struct, frozen=True):
     """Bytes that one page takes on the wire; smaller than the shape says when an emulated pod scales it down."""
 
 
+class Ring(msgspec.Struct, frozen=True):
+    """Memory that D offers for payloads: a file `name` of `size_bytes` in the folder that both sides may share."""
+
+    name: str
+    size_bytes: int
+
+
 class Hello(msgspec.Struct, frozen=True, tag="HELLO"):
     """First message of both sides. A different compat_hash or layout is answered with Reject."""
 
@@ -43,6 +51,11 @@ class Hello(msgspec.Struct, frozen=True, tag="HELLO"):
     max_frame_bytes: int
     tp: int = 1
     features: list[str] = []
+    revision: str = ""
+    ring: Ring | None = None
+    """D only: where payloads may go if P sees the same memory."""
+    ring_proof: bytes = b""
+    """P only: what D wrote into the ring; the two are on one host and P will use it. Empty: payloads come inline."""
 
 
 class Reject(msgspec.Struct, frozen=True, tag="REJECT"):
@@ -88,7 +101,10 @@ class Ready(msgspec.Struct, frozen=True, tag="READY"):
 
 
 class Grant(msgspec.Struct, frozen=True, tag="GRANT"):
-    """Where the next pages go, in order: (page, generation) of D. Pages granted are the credit of flow control."""
+    """Where the next pages go, in order: (page, generation) of D. Pages granted are the credit of flow control.
+
+    They come in portions: what P may send unasked is bounded, and D asks for more only while it keeps up.
+    """
 
     req: str
     attempt: int
@@ -110,7 +126,10 @@ class Frame(msgspec.Struct, frozen=True, tag="FRAME"):
 
 
 class Commit(msgspec.Struct, frozen=True, tag="COMMIT"):
-    """All pages are sent. D checks that every page of every layer arrived before it decodes."""
+    """All pages are sent. D checks that every page of every layer arrived before it decodes.
+
+    Said again after pages were sent once more; `resent_pages` counts those, so that D knows that no more will come.
+    """
 
     req: str
     attempt: int
@@ -119,6 +138,7 @@ class Commit(msgspec.Struct, frozen=True, tag="COMMIT"):
     logprob: float
     chain_hash: bytes
     frames_sent: int
+    resent_pages: int = 0
 
 
 class Nack(msgspec.Struct, frozen=True, tag="NACK"):
@@ -144,6 +164,21 @@ class Abort(msgspec.Struct, frozen=True, tag="ABORT"):
     reason: str = ""
 
 
+class Probe(msgspec.Struct, frozen=True, tag="PROBE"):
+    """D asks for a test block of that size: does the link carry payloads, and how fast."""
+
+    nonce: int
+    block_bytes: int
+
+
+class Block(msgspec.Struct, frozen=True, tag="BLOCK"):
+    """P's answer, with a payload that belongs to no request."""
+
+    nonce: int
+    len: int
+    crc32c: int
+
+
 class Ping(msgspec.Struct, frozen=True, tag="PING"):
     """Every HEARTBEAT_SECONDS, both ways."""
 
@@ -160,7 +195,18 @@ class Pong(msgspec.Struct, frozen=True, tag="PONG"):
     queue_tokens: int
 
 
-Message = Hello | Reject | Prefill | Busy | Ready | Grant | Frame | Commit | Nack | Ack | Abort | Ping | Pong
+Message = (
+    Hello | Reject | Prefill | Busy | Ready | Grant | Frame | Commit | Nack | Ack | Abort | Probe | Block | Ping | Pong
+)
 
 encode = msgspec.msgpack.Encoder().encode
-decode = msgspec.msgpack.Decoder(Message).decode
+_decode = msgspec.msgpack.Decoder(Message).decode
+
+
+def decode(control: bytes) -> Message:
+    """Raises FrameError for whatever is not a message, deep nesting included."""
+    try:
+        message: Message = _decode(control)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise FrameError(f"not a message of this protocol: {error}") from error
+    return message

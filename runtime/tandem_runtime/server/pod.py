@@ -14,7 +14,7 @@ from tandem_runtime.server.credits import Room
 from tandem_runtime.server.drain import DrainReport, drain
 from tandem_runtime.server.session import Reply, Session, complaint
 from tandem_runtime.text.tokenizer import Tokenizer
-from tandem_runtime.transfer.identity import make_identity
+from tandem_runtime.transfer.identity import KvSettings, make_identity
 from tandem_runtime.transfer.pace import LinkPace
 from tandem_runtime.transfer.receiver import KvReceiver
 from tandem_runtime.transfer.sender import KvSender
@@ -42,12 +42,18 @@ class Pod:
     """After `EngineClient.load`. `changed` is set when routers should hear of a new state."""
 
     def __init__(
-        self, identity: PodIdentity, engine: EngineClient, tokenizer: Tokenizer, pace: LinkPace | None = None
+        self,
+        identity: PodIdentity,
+        engine: EngineClient,
+        tokenizer: Tokenizer,
+        pace: LinkPace | None = None,
+        kv_settings: KvSettings = KvSettings(),  # noqa: B008 (frozen)
     ) -> None:
         self.identity, self.engine, self.tokenizer = identity, engine, tokenizer
         self.clock = asyncio.get_running_loop().time
         self.sent, self.received = TransferStats(), TransferStats()
-        kv_identity = make_identity(engine, identity.role, identity.pod, identity.incarnation, identity.token)
+        who = (identity.role, identity.pod, identity.revision, identity.incarnation, identity.token)
+        kv_identity = make_identity(engine, *who, kv_settings)
         self.sender = KvSender(kv_identity, self.sent, pace)
         self.receiver = KvReceiver(kv_identity, self.received)
         self.kv_port = 0

@@ -11,7 +11,7 @@ from tandem_runtime.contracts.pod_protocol import Delta, Failed, Reason, Submit,
 from tandem_runtime.contracts.sampling import Sampling
 from tandem_runtime.engine.events import Broken, Event, Finished, Output, RemoteAbandoned, Reserved
 from tandem_runtime.server.text_stream import TextStream
-from tandem_runtime.transfer.inbound import Inbound
+from tandem_runtime.transfer.pull import Pull
 
 if TYPE_CHECKING:
     from tandem_runtime.server.pod import Pod
@@ -60,8 +60,8 @@ class Session:
         match event:
             case Output():
                 self._take(event)
-            case Reserved(pages=pages):
-                self._fetch(pages)
+            case Reserved(pages=pages, have_pages=have_pages):
+                self._fetch(pages, have_pages)
             case RemoteAbandoned():
                 self._pod.receiver.abandon(self._handle, "late")
             case Finished(reason=reason):
@@ -138,13 +138,14 @@ class Session:
         self._index += len(self._ids)
         self._ids, self._words, self._logprobs = [], [], []
 
-    def _fetch(self, pages: list[tuple[int, int]]) -> None:
+    def _fetch(self, pages: list[tuple[int, int]], have_pages: int) -> None:
         submit, peer = self.submit, self.submit.prefill_peer
         if peer is None:
             return
         request = kv.Prefill(
             req=f"{self._handle}:{submit.id}",
-            attempt=submit.attempt,
+            attempt=0,
+            have_pages=have_pages,
             tokens=[*submit.prompt_ids, *submit.emitted_ids],
             sampling=submit.sampling,
             output_index=len(submit.emitted_ids),
@@ -152,7 +153,7 @@ class Session:
             salt=submit.tenant_salt,
             prompt_tokens=len(submit.prompt_ids),
         )
-        self._pod.receiver.fetch(Inbound(self._handle, request, peer, pages))
+        self._pod.receiver.fetch(Pull(self._handle, request, peer, pages, self._deadline))
 
 
 def complaint(submit: Submit, vocabulary: int) -> str:

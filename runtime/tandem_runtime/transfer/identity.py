@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
@@ -12,6 +13,17 @@ from tandem_runtime.contracts import kv_protocol as kv
 from tandem_runtime.contracts.framing import MAX_PAYLOAD_BYTES
 from tandem_runtime.contracts.token_file import TokenSource
 from tandem_runtime.engine.client import EngineClient
+from tandem_runtime.transfer.limits import DEFAULT_LIMITS, HandoffLimits
+
+
+@dataclass(frozen=True, slots=True)
+class KvSettings:
+    """How a pod takes part in the hand-off."""
+
+    limits: HandoffLimits = DEFAULT_LIMITS
+    shared_memory: Path | None = None
+    peers: tuple[str, ...] = ()
+    """HOST:PORT of prefill pods to try before there is a request; a name stands for all of its addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +34,9 @@ class KvIdentity:
     """All of the hello but the token."""
     engine: EngineClient
     token: TokenSource
+    limits: HandoffLimits = DEFAULT_LIMITS
+    shared_memory: Path | None = None
+    """Folder in which pods of one host share memory; None: TCP only."""
 
     @property
     def hello(self) -> kv.Hello:
@@ -48,7 +63,9 @@ class KvIdentity:
         return self.incarnation, state.total_pages - state.used_pages, state.waiting_tokens
 
 
-def make_identity(engine: EngineClient, role: str, pod: str, incarnation: str, token: TokenSource) -> KvIdentity:
+def make_identity(
+    engine: EngineClient, role: str, pod: str, revision: str, incarnation: str, token: TokenSource, settings: KvSettings
+) -> KvIdentity:
     """After the engine has loaded."""
     capacity = engine.capacity
     facts = kv.Hello(
@@ -57,11 +74,19 @@ def make_identity(engine: EngineClient, role: str, pod: str, incarnation: str, t
         incarnation=incarnation,
         role=role,
         pod=pod,
+        revision=revision,
         token="",
         layout=capacity.layout,
         max_frame_bytes=MAX_PAYLOAD_BYTES,
+        features=["nack", "probe"],
     )
-    return KvIdentity(facts, engine, token)
+    return KvIdentity(facts, engine, token, settings.limits, settings.shared_memory)
+
+
+def describe(rejection: kv.Reject) -> str:
+    """One line for people, from the point of view of the pod that rejects."""
+    hashes = f"own compat hash {rejection.own_compat_hash}, the peer's {rejection.peer_compat_hash}"
+    return f"{rejection.reason}; {hashes}"
 
 
 def chain_hash(tokens: Sequence[int], token: str, salt: bytes) -> bytes:

@@ -9,10 +9,15 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+import msgspec
+
 from tandem_runtime.contracts import kv_protocol as kv
 from tandem_runtime.contracts.framing import MAX_HELLO_BYTES, FrameError
-from tandem_runtime.transfer.identity import KvIdentity
+from tandem_runtime.transfer.identity import KvIdentity, describe
+from tandem_runtime.transfer.limits import HandoffLimits
+from tandem_runtime.transfer.link_health import LinkHealth, LinkTable
 from tandem_runtime.transfer.pace import LinkPace
+from tandem_runtime.transfer.ring import RingError, open_ring
 from tandem_runtime.transfer.sender_link import SenderLink
 from tandem_runtime.transfer.wire import (
     HELLO_SECONDS,
@@ -30,11 +35,15 @@ class KvSender:
 
     def __init__(self, identity: KvIdentity, stats: TransferStats, pace: LinkPace | None = None) -> None:
         self.identity, self.stats, self.pace = identity, stats, pace
+        self.limits: HandoffLimits = identity.limits
+        self.links = LinkTable()
+        """By name of the decode pod: its port changes with every connection."""
         self.draining = False
         self.on_change: Callable[[], None] = lambda: None
         """Called when a request is over: there is room again."""
         self.connections: set[SenderLink] = set()
         self._server: asyncio.Server | None = None
+        self._now = asyncio.get_running_loop().time
 
     async def start(self, bind: str, port: int) -> int:
         """The port that it listens on (useful when 0 was asked for)."""
@@ -44,7 +53,7 @@ class KvSender:
     @property
     def transfers(self) -> int:
         """Requests in work for decode pods."""
-        return sum(len(c.outbound) for c in self.connections)
+        return sum(len(c.jobs) for c in self.connections)
 
     def stop(self) -> None:
         """Closes the port and all connections."""
@@ -56,22 +65,35 @@ class KvSender:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         channel = Channel(reader, writer)
         connection = SenderLink(self, channel)
+        health: LinkHealth | None = None
+        error = "closed"
         try:
             peer = await self._greet(channel)
             if peer is not None:
-                self.connections.add(connection)
+                health = self._connected(connection, channel, peer)
                 await connection.run(peer)
-        except FrameError as error:
+        except FrameError as problem:
             self.stats.bad_frames += 1
-            log.warning("kv connection from %s closed: %s", channel.peer, error)
-        except (OSError, EOFError, TimeoutError) as error:
-            log.info("kv connection from %s ended: %s", channel.peer, type(error).__name__)
+            error = str(problem)
+            log.warning("kv connection from %s closed: %s", channel.peer, problem)
+        except (OSError, EOFError, TimeoutError) as problem:
+            error = f"lost: {type(problem).__name__}"
+            log.info("kv connection from %s ended: %s", channel.peer, type(problem).__name__)
         except asyncio.CancelledError:
             pass  # the event loop ends, and nobody waits for this task
         finally:
             self.connections.discard(connection)
             connection.end()
+            if health is not None:
+                health.connected = any(c.health is health for c in self.connections)
+                health.fail(error, self._now())
             channel.close()
+
+    def _connected(self, connection: SenderLink, channel: Channel, peer: kv.Hello) -> LinkHealth:
+        self.connections.add(connection)
+        health = connection.health = self.links.at(peer.pod, peer.pod, peer.role)
+        health.connected, health.transport, health.last_seen = True, channel.transport, self._now()
+        return health
 
     async def _greet(self, channel: Channel) -> kv.Hello | None:
         peer = await asyncio.wait_for(channel.receive(MAX_HELLO_BYTES), HELLO_SECONDS)
@@ -81,8 +103,25 @@ class KvSender:
         reason = mismatch(own, peer)
         if reason:
             self.stats.rejects += 1
-            log.warning("pod %s at %s rejected: %s", peer.pod, channel.peer, reason)
-            channel.send(self.identity.reject(reason, peer))
+            rejection = self.identity.reject(reason, peer)
+            if own.token == peer.token:  # a stranger's word for its name is worth nothing
+                health = self.links.at(peer.pod, peer.pod, peer.role)
+                health.rejects += 1
+                health.fail(f"rejected: {describe(rejection)}", self._now())
+            log.warning("pod %s at %s rejected: %s", peer.pod, channel.peer, describe(rejection))
+            channel.send(rejection)
             return None
-        channel.send(own)
+        channel.send(msgspec.structs.replace(own, ring_proof=self._share(channel, peer)))
         return peer
+
+    def _share(self, channel: Channel, peer: kv.Hello) -> bytes:
+        """The proof that both see the memory that D offers; empty when payloads have to go inline."""
+        if peer.ring is None or self.identity.shared_memory is None:
+            return b""
+        try:
+            ring = open_ring(self.identity.shared_memory, peer.ring)
+        except RingError as error:
+            log.info("payloads to %s go over TCP: %s", peer.pod, error)
+            return b""
+        channel.ring_out = ring
+        return ring.proof

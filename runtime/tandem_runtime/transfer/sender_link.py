@@ -1,54 +1,50 @@
-"""Prefill side of one connection: the requests of one decode pod, and the pages that go to it."""
+"""Prefill side of one connection: the requests of one decode pod, and the pages that go to it.
+
+The rules are in `outbound`; here are the engine, the connection and the clock.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import os
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tandem_runtime.contracts import kv_protocol as kv
 from tandem_runtime.contracts.framing import FrameError
 from tandem_runtime.contracts.pod_protocol import Reason
-from tandem_runtime.engine.events import Broken, Event, PagesComputed, PrefillDone
-from tandem_runtime.engine.request import page_count
-from tandem_runtime.transfer.identity import chain_hash
+from tandem_runtime.engine.events import Broken, Event, PagesAgain, PagesComputed, PrefillDone
+from tandem_runtime.transfer.link_health import LinkHealth
+from tandem_runtime.transfer.outbound import Outbound, PageOut
+from tandem_runtime.transfer.steps import OutboundStep, Released, Reread, Tell
 from tandem_runtime.transfer.wire import Channel, beat, checksum
 
 if TYPE_CHECKING:
     from tandem_runtime.transfer.sender import KvSender
 
-BUSY_RETRY_MS = 200
+BUSY_RETRY_MS: Final = 200
+WATCH_SECONDS: Final = 0.5
+"""How often deadlines are looked at."""
+MAX_BLOCK_BYTES: Final = 8 << 20
+"""Of a test block: enough to measure with, not enough to harm."""
 
 
-@dataclass(slots=True, eq=False)
-class Outbound:
-    """One request that is computed for the peer."""
+class Job:
+    """One request that is computed for the peer: takes the engine's events."""
 
-    connection: SenderLink
-    request: kv.Prefill
-    handle: int = 0
-    granted: list[tuple[int, int]] = field(default_factory=list)
-    computed: deque[list[tuple[int, int, bytes]]] = field(default_factory=deque)
-    """Payloads of pages that are still to be sent: (layer_first, layer_end, bytes)."""
-    pages: int = 0
-    """How many there will be."""
-    sent_pages: int = 0
-    sent_frames: int = 0
-    done: PrefillDone | None = None
-    ended: bool = False
+    def __init__(self, link: SenderLink, core: Outbound) -> None:
+        self.link, self.core, self.handle = link, core, 0
 
     def on_event(self, event: Event) -> None:
         """Engine's events of this request."""
         match event:
-            case PagesComputed(payloads=payloads):
-                self.computed.extend(payloads)
+            case PagesComputed(first=first, payloads=payloads):
+                self.link.take_pages(self, first, payloads)
             case PrefillDone():
-                self.done = event
+                self.core.finish(event, self.link.now())
             case Broken(reason=reason, message=message):
-                self.connection.broken(self, reason, message)
-        self.connection.wake.set()
+                self.link.broken(self, reason, message)
+        self.link.wake.set()
 
 
 class SenderLink:
@@ -56,10 +52,13 @@ class SenderLink:
 
     def __init__(self, sender: KvSender, channel: Channel) -> None:
         self.channel = channel
-        self.outbound: dict[tuple[str, int], Outbound] = {}
+        self.jobs: dict[tuple[str, int], Job] = {}
         self.wake = asyncio.Event()
-        self._sender, self._identity = sender, sender.identity
+        self.now = asyncio.get_running_loop().time
+        self._sender, self._identity, self._stats = sender, sender.identity, sender.stats
         self._peer_incarnation = self._token = ""
+        self._blocks: list[kv.Probe] = []
+        self.health: LinkHealth | None = None
 
     async def run(self, peer: kv.Hello) -> None:
         """Until the connection ends."""
@@ -67,6 +66,7 @@ class SenderLink:
         tasks = [
             asyncio.create_task(beat(self.channel, lambda: kv.Ping(*self._identity.pulse()))),
             asyncio.create_task(self._pump()),
+            asyncio.create_task(self._watch()),
         ]
         tasks[1].add_done_callback(lambda _: self.channel.close())
         try:
@@ -77,127 +77,159 @@ class SenderLink:
                 task.cancel()
 
     def end(self) -> None:
-        """Frees everything that the peer asked for."""
-        for transfer in list(self.outbound.values()):
-            self._drop(transfer)
+        """The connection is over: frees everything that the peer asked for."""
+        for job in list(self.jobs.values()):
+            self._do(job, job.core.give_up())
 
     def _handle(self, message: kv.Message) -> None:
+        now = self.now()
+        if self.health is not None:
+            self.health.last_seen = now
+        for job in self.jobs.values():
+            job.core.renew(now)
         match message:
             case kv.Prefill():
                 self._accept(message)
-            case kv.Grant(req, attempt, pages):
-                if transfer := self.outbound.get((req, attempt)):
-                    transfer.granted.extend(pages)
-                    self.wake.set()
-            case kv.Ack(req, attempt):
-                if transfer := self.outbound.get((req, attempt)):
-                    self._sender.stats.completed += 1
-                    self._drop(transfer)
-            case kv.Abort(req, attempt):
-                if transfer := self.outbound.get((req, attempt)):
-                    self._sender.stats.aborts += 1
-                    self._drop(transfer)
-            case kv.Nack(req, attempt):
-                if transfer := self.outbound.get((req, attempt)):
-                    self._give_up(transfer, "pages arrived damaged")
+            case kv.Grant() | kv.Ack() | kv.Abort() | kv.Nack():
+                if named := self.jobs.get((message.req, message.attempt)):
+                    self._advance(named, message)
             case kv.Ping():
                 self.channel.send(kv.Pong(*self._identity.pulse()))
             case kv.Pong():
                 pass
+            case kv.Probe() if not self._blocks and 0 < message.block_bytes <= MAX_BLOCK_BYTES:
+                self._blocks.append(message)
+                self.wake.set()
             case _:
-                raise FrameError(f"{type(message).__name__} is not for a prefill pod")
+                raise FrameError(f"{type(message).__name__} is not for a prefill pod, or not now")
+
+    def _advance(self, job: Job, message: kv.Grant | kv.Ack | kv.Abort | kv.Nack) -> None:
+        core, now = job.core, self.now()
+        match message:
+            case kv.Grant(pages=pages):
+                self._do(job, core.grant(pages, now))
+            case kv.Nack(pages=pages):
+                self._stats.nacks += 1
+                self._do(job, core.nack(pages, now))
+            case kv.Ack():
+                self._do(job, core.acknowledge())
+            case kv.Abort():
+                self._do(job, core.give_up())
+        self.wake.set()
 
     def _accept(self, message: kv.Prefill) -> None:
         key = (message.req, message.attempt)
-        if key in self.outbound:
+        if key in self.jobs:
             return  # said twice: the first one is in work
-        if self._sender.draining:
-            self._refuse(message)
-            return
+        page_tokens = self._identity.layout.page_tokens
         prompt = message.prompt_tokens or len(message.tokens)
-        if not 0 < prompt <= len(message.tokens) or message.have_pages:
+        held = message.have_pages * page_tokens
+        if not (0 < prompt <= len(message.tokens) and 0 <= held < len(message.tokens)):
             text = f"{prompt} prompt tokens of {len(message.tokens)}, {message.have_pages} pages held: not possible"
             self.channel.send(kv.Abort(*key, text))
             return
-        transfer = Outbound(self, message)
-        self.outbound[key] = transfer
-        transfer.handle = self._identity.engine.open(
-            transfer,
+        job = Job(self, Outbound(message, self._identity.layout, self._sender.limits, self.now()))
+        self.jobs[key] = job
+        if self._sender.draining:
+            self._refuse(job)
+            return
+        job.handle = self._identity.engine.open(
+            job,
             message.tokens[:prompt],
             message.tokens[prompt:],
             message.sampling,
             message.remaining_ms / 1000,
             handoff=True,
+            salt=message.salt,
         )
-        transfer.pages = page_count(len(message.tokens), self._identity.layout.page_tokens)
-        self.channel.send(kv.Ready(*key, transfer.pages))
+        self._do(job, job.core.accept())
 
-    def _refuse(self, message: kv.Prefill) -> None:
-        self._sender.stats.busy += 1
-        self.channel.send(kv.Busy(message.req, message.attempt, BUSY_RETRY_MS))
+    def _refuse(self, job: Job) -> None:
+        self._stats.busy += 1
+        self._do(job, job.core.refuse(BUSY_RETRY_MS))
 
-    def broken(self, transfer: Outbound, reason: Reason, message: str) -> None:
+    def broken(self, job: Job, reason: Reason, message: str) -> None:
         """The engine ended the request."""
         if reason is Reason.OVERLOADED:
-            self._refuse(transfer.request)
-            self._drop(transfer)
+            self._refuse(job)
         else:
-            self._give_up(transfer, f"{reason}: {message}")
+            self._do(job, job.core.give_up(f"{reason}: {message}"))
 
-    def _give_up(self, transfer: Outbound, reason: str) -> None:
-        self._sender.stats.aborts += 1
-        self.channel.send(kv.Abort(transfer.request.req, transfer.request.attempt, reason))
-        self._drop(transfer)
+    def take_pages(self, job: Job, first: int, payloads: list[list[tuple[int, int, bytes]]]) -> None:
+        """The engine has computed pages, or read them again."""
+        self._identity.engine.taken(job.core.add_pages(first, payloads, self.now()))
 
-    def _drop(self, transfer: Outbound) -> None:
-        transfer.ended = True
-        self._identity.engine.taken(transfer.computed)
-        transfer.computed.clear()
-        self.outbound.pop((transfer.request.req, transfer.request.attempt), None)
-        self._identity.engine.close(transfer.handle)
+    def _do(self, job: Job, steps: list[OutboundStep]) -> None:
+        for step in steps:
+            match step:
+                case Tell(message):
+                    self.channel.send(message)
+                case Reread(ordinals):
+                    self._identity.engine.send(PagesAgain(job.handle, ordinals))
+                case Released(completed):
+                    self._release(job, completed)
+
+    def _release(self, job: Job, completed: bool) -> None:
+        if completed:
+            self._stats.completed += 1
+        else:
+            self._stats.aborts += 1
+        self._identity.engine.taken(job.core.drop_computed())
+        self.jobs.pop(job.core.key, None)
+        if job.handle:
+            self._identity.engine.close(job.handle)
         self._sender.on_change()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            for job in list(self.jobs.values()):
+                steps = job.core.expire(self.now())
+                self._stats.expired += bool(steps)
+                self._do(job, steps)
 
     async def _pump(self) -> None:
         """Sends what is computed and granted, one page of each request in turn."""
         with suppress(OSError):
             while True:
                 self.wake.clear()
-                moved = False
-                for transfer in list(self.outbound.values()):
-                    moved |= await self._push_page(transfer)
+                moved = await self._send_block()
+                for job in list(self.jobs.values()):
+                    moved |= await self._push(job)
                 if not moved:
                     await self.wake.wait()
 
-    async def _push_page(self, transfer: Outbound) -> bool:
-        if transfer.computed and transfer.sent_pages < len(transfer.granted):
-            page, generation = transfer.granted[transfer.sent_pages]
-            payloads = transfer.computed.popleft()
+    async def _push(self, job: Job) -> bool:
+        page = job.core.next_page()
+        if page is not None:
             try:
-                for layer_first, layer_end, payload in payloads:
-                    await self._pace(len(payload), transfer.sent_frames == 0)
-                    if transfer.ended:
-                        return True
-                    self._send_frame(transfer, (page, generation), (layer_first, layer_end), payload)
-                    await self.channel.drain()
+                await self._send_page(job, page)
             finally:
-                self._identity.engine.taken([payloads])
-            transfer.sent_pages += 1
+                self._identity.engine.taken([page.parts])
             return True
-        if transfer.done is not None and transfer.sent_pages == transfer.pages:
-            self._commit(transfer, transfer.done)
-            transfer.done = None
-            return True
-        return False
+        steps = job.core.commit(self._token, self.now())
+        self._do(job, steps)
+        return bool(steps)
+
+    async def _send_page(self, job: Job, page: PageOut) -> None:
+        for layer_first, layer_end, payload in page.parts:
+            await self._pace(len(payload), job.core.sent_frames == 0)
+            if job.core.ended:
+                return
+            await self._send_frame(job.core, page.place, (layer_first, layer_end), payload)
+        self._stats.resent_pages += job.core.is_repair(page)
+        job.core.sent(page, self.now())
 
     async def _pace(self, payload_bytes: int, starts: bool) -> None:
         if self._sender.pace is not None:
-            now = asyncio.get_running_loop().time()
-            await asyncio.sleep(self._sender.pace.occupy(now, payload_bytes, starts))
+            await asyncio.sleep(self._sender.pace.occupy(self.now(), payload_bytes, starts))
 
-    def _send_frame(self, transfer: Outbound, place: tuple[int, int], layers: tuple[int, int], payload: bytes) -> None:
+    async def _send_frame(
+        self, core: Outbound, place: tuple[int, int], layers: tuple[int, int], payload: bytes
+    ) -> None:
         frame = kv.Frame(
-            req=transfer.request.req,
-            attempt=transfer.request.attempt,
+            req=core.request.req,
+            attempt=core.request.attempt,
             incarnation=self._peer_incarnation,
             layer_first=layers[0],
             layer_end=layers[1],
@@ -206,21 +238,17 @@ class SenderLink:
             len=len(payload),
             crc32c=checksum(payload),
         )
-        self.channel.send(frame, payload)
-        transfer.sent_frames += 1
-        self._sender.stats.tx_frames += 1
-        self._sender.stats.tx_bytes += len(payload)
+        core.sent_frames += 1
+        self._stats.tx_frames += 1
+        self._stats.tx_bytes += len(payload)
+        await self.channel.send_payload(frame, payload)
 
-    def _commit(self, transfer: Outbound, done: PrefillDone) -> None:
-        request = transfer.request
-        self.channel.send(
-            kv.Commit(
-                req=request.req,
-                attempt=request.attempt,
-                n_tokens=done.n_tokens,
-                first_token=done.first_token,
-                logprob=done.logprob,
-                chain_hash=chain_hash(request.tokens, self._token, request.salt),
-                frames_sent=transfer.sent_frames,
-            )
-        )
+    async def _send_block(self) -> bool:
+        """Answers a test of the link."""
+        if not self._blocks:
+            return False
+        probe = self._blocks.pop()
+        payload = os.urandom(1 << 16) * (probe.block_bytes // (1 << 16) + 1)
+        payload = payload[: probe.block_bytes]
+        await self.channel.send_payload(kv.Block(probe.nonce, len(payload), checksum(payload)), payload)
+        return True

@@ -1,4 +1,7 @@
-"""Frames over asyncio streams, with the rule that a control message is decoded before its payload is received."""
+"""Messages and payloads of one kv connection, with the rule that a message is decoded before its payload is received.
+
+Payloads come inline (TCP) or through a ring in shared memory; whoever uses a channel does not see which.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import google_crc32c
-import msgspec
 
 from tandem_runtime.contracts import kv_protocol as kv
 from tandem_runtime.contracts.framing import MAX_CONTROL_BYTES, PREFIX, FrameError, check_lengths, pack
+from tandem_runtime.transfer.ring import Ring
 
 READ_LIMIT_BYTES = 1 << 20
 DISCARD_BYTES = 1 << 16
+RING_POLL_SECONDS = 0.0005
+"""A full ring means that the reader is behind by all of it; nothing tells us when it has moved on."""
 HELLO_SECONDS = 5.0
 """A connection that has not said who it is by then is closed."""
+LOOKS_PER_BEAT = 4
+"""How finely silence is measured: a peer is lost at most a quarter beat late."""
 
 
 @dataclass(slots=True)
@@ -30,13 +37,18 @@ class TransferStats:
     rx_frames: int = 0
     frames_stale: int = 0
     crc_errors: int = 0
+    nacks: int = 0
+    resent_pages: int = 0
     rejects: int = 0
     bad_frames: int = 0
     busy: int = 0
     aborts: int = 0
+    expired: int = 0
+    retries: int = 0
     peers_lost: int = 0
     fallbacks: int = 0
     completed: int = 0
+    probes_failed: int = 0
 
     def items(self) -> list[tuple[str, int]]:
         """Names and values, for metrics."""
@@ -54,6 +66,9 @@ class Channel:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
         self._payload_left = 0
+        self._in_ring = False
+        self.ring_in: Ring | None = None
+        self.ring_out: Ring | None = None
         self.heard = True
         """Set by whatever comes; cleared by the heartbeat."""
         set_no_delay(writer)
@@ -63,43 +78,61 @@ class Channel:
         """Address of the other side, for logs."""
         return str(self._writer.get_extra_info("peername"))
 
-    def send(self, message: kv.Message, payload: bytes = b"") -> None:
-        """Queues a message; never waits. Nothing happens on a closed connection."""
-        if not self._writer.is_closing():
-            self._writer.write(pack(kv.encode(message), len(payload)))
-            if payload:
-                self._writer.write(payload)
+    @property
+    def transport(self) -> str:
+        """How payloads go."""
+        return "shm" if self.ring_in or self.ring_out else "tcp"
 
-    async def drain(self) -> None:
-        """Waits while the peer reads slower than we write."""
+    def send(self, message: kv.Message) -> None:
+        """Queues a message without payload; never waits. Nothing happens on a closed connection."""
+        if not self._writer.is_closing():
+            self._writer.write(pack(kv.encode(message)))
+
+    async def send_payload(self, message: kv.Frame | kv.Block, payload: bytes) -> None:
+        """Waits while the peer reads slower than we write. Raises OSError when the connection is lost."""
+        ring = self.ring_out
+        if ring is not None and len(payload) <= ring.size_bytes:
+            while not ring.has_room(len(payload)):
+                if self._writer.is_closing():
+                    raise ConnectionResetError("the connection was closed")
+                await asyncio.sleep(RING_POLL_SECONDS)
+            ring.write(payload)  # no wait between this and the next line: the messages say the order in the ring
+            self.send(message)
+        elif not self._writer.is_closing():
+            self._writer.write(pack(kv.encode(message), len(payload)))
+            self._writer.write(payload)
         await self._writer.drain()
 
     async def receive(self, max_control_bytes: int = MAX_CONTROL_BYTES) -> kv.Message:
         """The next message; an untaken payload is thrown away first. Raises FrameError, or EOFError at the end."""
         await self.discard()
-        try:
-            control_bytes, payload_bytes = PREFIX.unpack(await self._reader.readexactly(PREFIX.size))
-            check_lengths(control_bytes, payload_bytes, max_control_bytes)
-            message: kv.Message = kv.decode(await self._reader.readexactly(control_bytes))
-        except msgspec.DecodeError as error:
-            raise FrameError(f"not a message of this protocol: {error}") from error
-        expected = message.len if isinstance(message, kv.Frame) else 0
-        if payload_bytes != expected:
+        control_bytes, payload_bytes = PREFIX.unpack(await self._reader.readexactly(PREFIX.size))
+        check_lengths(control_bytes, payload_bytes, max_control_bytes)
+        message = kv.decode(await self._reader.readexactly(control_bytes))
+        expected = message.len if isinstance(message, kv.Frame | kv.Block) else 0
+        ring = self.ring_in
+        self._in_ring = ring is not None and payload_bytes == 0 and 0 < expected <= ring.size_bytes
+        if payload_bytes != expected and not self._in_ring:
             name = type(message).__name__
             raise FrameError(f"{name} announces {expected} bytes of payload, its frame {payload_bytes}")
-        self._payload_left = payload_bytes
+        self._payload_left = expected
         self.heard = True
         return message
 
     async def payload(self) -> bytes:
         """Payload of the last message, received now."""
         size, self._payload_left = self._payload_left, 0
+        if self._in_ring and self.ring_in is not None:
+            return self.ring_in.read(size)
         payload = await self._reader.readexactly(size)
         self.heard = True
         return payload
 
     async def discard(self) -> None:
         """Throws the last message's payload away, in pieces, without keeping it."""
+        if self._in_ring and self.ring_in is not None:
+            self.ring_in.skip(self._payload_left)
+            self._payload_left = 0
         while self._payload_left:
             piece = await self._reader.readexactly(min(self._payload_left, DISCARD_BYTES))
             self._payload_left -= len(piece)
@@ -121,13 +154,15 @@ def set_no_delay(writer: asyncio.StreamWriter) -> None:
 
 
 async def beat(channel: Channel, ping: Callable[[], kv.Ping]) -> None:
-    """Pings until the peer was silent for too many beats; then ends the connection. Counts beats, not time: a pause
-    of our own process is one beat."""
-    silent = 0
-    while silent < kv.MISSED_HEARTBEATS:
+    """Pings until the peer was silent for too long; then ends the connection. Counts looks, not time: a pause of our
+    own process is one look."""
+    silent = looks = 0
+    while silent < kv.MISSED_HEARTBEATS * LOOKS_PER_BEAT:
         channel.heard = False
-        channel.send(ping())
-        await asyncio.sleep(kv.HEARTBEAT_SECONDS)
+        if looks % LOOKS_PER_BEAT == 0:
+            channel.send(ping())
+        looks += 1
+        await asyncio.sleep(kv.HEARTBEAT_SECONDS / LOOKS_PER_BEAT)
         silent = 0 if channel.heard else silent + 1
     channel.abort()
 

@@ -21,6 +21,7 @@ from tandem_runtime.engine.limits import SchedulerSettings
 from tandem_runtime.server.internal_port import InternalPort
 from tandem_runtime.server.pod import Pod, PodIdentity
 from tandem_runtime.text.byte_tokenizer import ByteTokenizer
+from tandem_runtime.transfer.identity import KvSettings
 from tandem_runtime.transfer.pace import LinkPace
 
 FAST = Coefficients(
@@ -62,6 +63,7 @@ async def running_pod(
     coefficients: Coefficients = FAST,
     executor: Executor | None = None,
     pace: LinkPace | None = None,
+    kv_settings: KvSettings = KvSettings(),  # noqa: B008 (frozen)
     **settings: Any,
 ) -> AsyncIterator[RunningPod]:
     """Ready to serve."""
@@ -69,7 +71,7 @@ async def running_pod(
     await engine.load()
     source = (lambda: token) if isinstance(token, str) else token
     identity = PodIdentity(name or f"{role}-0", role, "rev1", f"inc-{role}", "127.0.0.1", source, "chat")
-    pod = Pod(identity, engine, ByteTokenizer(), pace)
+    pod = Pod(identity, engine, ByteTokenizer(), pace, kv_settings)
     pod.kv_port = await pod.sender.start("127.0.0.1", 0)
     port = InternalPort(pod)
     running = RunningPod(pod, port, await port.start("127.0.0.1", 0))

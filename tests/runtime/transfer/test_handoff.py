@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
+from tandem_runtime.contracts import kv_protocol as kv
 from tandem_runtime.contracts import pod_protocol as wire
 from tandem_runtime.contracts.pod_protocol import Cancel, Delta, Failed, PrefillPeer
 from tandem_runtime.engine.emulated_executor import EmulatedExecutor
 from tandem_runtime.engine.loop import UNTAKEN_BYTES
 from tandem_runtime.transfer.pace import LinkPace
-from tandem_runtime.transfer.sender_link import SenderLink
-from tandem_runtime.transfer.wire import checksum
+from tandem_runtime.transfer.wire import Channel
 
 from tests.runtime.server.pods import FAST, RunningPod, router, running_pod, submit, until
 
@@ -191,37 +191,81 @@ async def test_a_new_token_breaks_no_connection_that_stands_and_holds_for_the_ne
             assert "wrong token" in (await late.heard(wire.Refused)).reason
 
 
-def tamper(
-    monkeypatch: pytest.MonkeyPatch, change: Callable[[tuple[int, int], bytes], tuple[tuple[int, int], bytes]]
+Change = Callable[[tuple[int, int], bytes], tuple[tuple[int, int], bytes]]
+
+
+def tamper(monkeypatch: pytest.MonkeyPatch, change: Change, frames: int = 1 << 30) -> None:
+    """Changes the first `frames` frames that prefill pods send: place (page, generation) and payload; the checksum is
+    of the original."""
+    original, left = Channel.send_payload, [frames]
+
+    async def send(self: Channel, message: kv.Frame | kv.Block, payload: bytes) -> None:
+        if isinstance(message, kv.Frame) and left[0] > 0:
+            left[0] -= 1
+            (page, generation), payload = change((message.page, message.generation), payload)
+            message = msgspec.structs.replace(message, page=page, generation=generation)
+        await original(self, message, payload)
+
+    monkeypatch.setattr(Channel, "send_payload", send)
+
+
+def flip(place: tuple[int, int], payload: bytes) -> tuple[tuple[int, int], bytes]:
+    return place, payload[:-1] + bytes([payload[-1] ^ 1])
+
+
+async def test_a_damaged_frame_is_asked_for_once_more_and_the_kv_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    tamper(monkeypatch, flip, frames=1)
+    async with (
+        running_pod("prefill") as prefill,
+        running_pod("decode") as decode,
+        router(decode.internal_port) as client,
+    ):
+        ids, _, last = await client.answer(submit("a", PROMPT, 12, prefill.peer))
+        assert ids == await expected()
+        assert last.usage is not None
+        assert last.usage.prefilled_here == 0
+        assert (decode.pod.received.crc_errors, decode.pod.received.nacks, prefill.pod.sent.resent_pages) == (1, 1, 1)
+        await decode.idle()
+        await prefill.idle()
+
+
+async def test_a_frame_that_is_damaged_twice_ends_the_attempt_and_its_page_is_never_used(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Changes what the prefill pod sends: place (page, generation) and payload; the checksum is of the original."""
-    original = SenderLink._send_frame
-
-    def send(self: SenderLink, transfer, place, layers, payload) -> None:  # type: ignore[no-untyped-def]
-        wrong_place, wrong_payload = change(place, payload)
-        if wrong_payload != payload:
-            right = checksum(payload)
-            monkeypatch.setattr("tandem_runtime.transfer.sender_link.checksum", lambda _: right)
-        original(self, transfer, wrong_place, layers, wrong_payload)
-
-    monkeypatch.setattr(SenderLink, "_send_frame", send)
-
-
-async def test_a_damaged_frame_is_detected_and_its_page_never_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    tamper(monkeypatch, lambda place, payload: (place, payload[:-1] + bytes([payload[-1] ^ 1])))
+    tamper(monkeypatch, flip)
     async with running_pod("prefill") as prefill, running_pod("decode") as decode:
         await falls_back(decode, prefill.peer, "crc")
-        assert decode.pod.received.crc_errors == 1
+        await prefill.idle()
 
 
 @pytest.mark.parametrize("wrong", [(0, 1), (1000, 0)])
-async def test_a_frame_for_another_generation_or_page_is_dropped_and_counted(
+async def test_a_frame_for_another_generation_or_page_is_dropped_counted_and_asked_for_again(
     monkeypatch: pytest.MonkeyPatch, wrong: tuple[int, int]
 ) -> None:
     tamper(monkeypatch, lambda place, payload: ((place[0] + wrong[0], place[1] + wrong[1]), payload))
     async with running_pod("prefill") as prefill, running_pod("decode") as decode:
         await falls_back(decode, prefill.peer, "incomplete")
-        assert decode.pod.received.frames_stale == -(-len(PROMPT) // 32)
+        pages = -(-len(PROMPT) // 32)
+        assert decode.pod.received.frames_stale == 2 * pages
+        assert prefill.pod.sent.resent_pages == pages
+        await prefill.idle()
+
+
+async def test_frames_that_went_astray_once_are_named_after_commit_and_sent_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tamper(monkeypatch, lambda place, payload: ((place[0] + 1000, place[1]), payload), frames=3)
+    async with (
+        running_pod("prefill") as prefill,
+        running_pod("decode") as decode,
+        router(decode.internal_port) as client,
+    ):
+        ids, _, last = await client.answer(submit("a", PROMPT, 12, prefill.peer))
+        assert ids == await expected()
+        assert last.usage is not None
+        assert last.usage.prefilled_here == 0
+        assert (decode.pod.received.nacks, prefill.pod.sent.resent_pages) == (1, 3)
+        await decode.idle()
 
 
 async def test_a_client_that_leaves_during_the_transfer_frees_the_pages_on_both_sides() -> None:
