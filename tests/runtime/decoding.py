@@ -10,7 +10,7 @@ from tandem_runtime.contracts.hashing import prompt_digest
 from tandem_runtime.contracts.sampling import Sampling
 from tandem_runtime.engine.executor import Executor, Plan, SequenceStep
 
-GREEDY = Sampling(max_tokens=64)
+GREEDY = Sampling(max_tokens=64, logprobs=0)
 
 CONVERSATIONS = (
     "Tell me a story about a fox.",
@@ -61,14 +61,14 @@ class Stream:
         index = len(self.tokens) - self.prompt_tokens
         ids = self.tokens[self.computed : end]
         digest = prompt_digest(self.tokens[: self.prompt_tokens])
-        return SequenceStep(ids, self.computed, self.pages(end), sampling, index, digest)
+        return SequenceStep(ids, self.computed, self.pages(end), sampling, index, digest, self.tokens[:end])
 
     def take(self, step: SequenceStep, token: int | None, logprob: float | None) -> None:
         """Books the result of `step`."""
         self.computed += len(step.token_ids)
-        if token is not None and logprob is not None:
+        if token is not None:
             self.tokens.append(token)
-            self.logprobs.append(logprob)
+            self.logprobs.append(0.0 if logprob is None else logprob)
 
     def run(self, output_tokens: int, chunks: Sequence[int] = (1 << 20,)) -> list[int]:
         """Output tokens, the prompt computed in chunks of these sizes in turn."""

@@ -100,7 +100,7 @@ class EmulatedExecutor:
         return StepResult(ids, logprobs, time.monotonic() - started, alternatives if any(wanted) else [])
 
     def _alternatives(self, token: int | None, count: int | None) -> Alternatives:
-        """The token and its neighbours in the vocabulary, each LOGPROB below the one before: made up, but well formed."""
+        """The token and its neighbours in the vocabulary, each less likely by LOGPROB: made up, but well formed."""
         if token is None or not count:
             return []
         return [((token + other) % VOCAB_SIZE, LOGPROB * (other + 1)) for other in range(count)]

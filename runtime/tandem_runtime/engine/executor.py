@@ -5,11 +5,12 @@ Two implementations from the first day: `torch` (real weights) and `emulated` (n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from tandem_runtime.contracts.kv_protocol import Layout
-from tandem_runtime.contracts.sampling import Sampling
+from tandem_runtime.contracts.sampling import Alternatives, Sampling
 from tandem_runtime.models.errors import ModelError as ModelError
 
 
@@ -43,6 +44,8 @@ class SequenceStep:
     sampling: Sampling | None
     output_index: int
     prompt_digest: int
+    tokens: Sequence[int] = ()
+    """Prompt and output up to the end of this step: where `sampling` counts tokens (penalties), else empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +57,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """`ids[i]` is the token sampled for `sequences[i]`, None where none was asked for; `logprobs` likewise."""
+    """`ids[i]` is the token sampled for `sequences[i]`, None where none was asked for; `logprobs` likewise, and None
+    where sampling.logprobs is. `alternatives[i]`: the likeliest tokens there; the list is empty where nobody asks."""
 
     ids: list[int | None]
     logprobs: list[float | None]
     seconds: float
+    alternatives: list[Alternatives] = field(default_factory=list)
 
 
 class SequenceError(ModelError):

@@ -1,50 +1,141 @@
-"""The next token from logits. Randomness is a hash of (seed, output index), so any pod draws the same number."""
+"""The next tokens of a batch, in torch: engine/sampling_law.py for whole batches of real vocabularies.
+
+Sums run along a row in a fixed order, so that a row draws the same beside any other rows.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from tandem_runtime.contracts.sampling import Sampling
+from tandem_runtime.contracts.sampling import Alternatives, Sampling, uniform
 
-MASK: Final = (1 << 64) - 1
-
-
-def uniform(seed: int, output_index: int) -> float:
-    """In [0, 1), from 53 bits of SplitMix64 over a state that both numbers choose."""
-    state = _mix((seed & MASK) ^ _mix((output_index + 1) * 0x9E3779B97F4A7C15 & MASK))
-    return (_mix(state) >> 11) * 2.0**-53
+CANDIDATES: Final = 1024
+"""Of most distributions, so many of the likeliest hold top_p; where they do not, the whole row is sorted."""
 
 
-def _mix(state: int) -> int:
-    state = (state + 0x9E3779B97F4A7C15) & MASK
-    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & MASK
-    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & MASK
-    return state ^ (state >> 31)
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a token is to be drawn. `tokens`: prompt and the output so far, needed where sampling.counts_tokens."""
+
+    sampling: Sampling
+    output_index: int
+    tokens: Sequence[int] = ()
 
 
-def sample(logits: Tensor, samplings: list[Sampling], output_indices: list[int]) -> tuple[list[int], list[float]]:
-    """float32 [rows, vocab] -> token ids and their log probabilities under the unmodified distribution."""
-    chosen = logits.argmax(dim=-1)
-    for row, (sampling, index) in enumerate(zip(samplings, output_indices, strict=True)):
-        if sampling.temperature > 0:
-            chosen[row] = draw(logits[row], sampling, uniform(sampling.seed, index))
-    picked = logits.gather(1, chosen[:, None])[:, 0]
-    logprobs = picked - torch.logsumexp(logits, dim=-1)
-    return chosen.tolist(), logprobs.tolist()
+@dataclass(slots=True)
+class Drawn:
+    """By row. Log probabilities are of the model's own distribution, and None where they are not wanted."""
+
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float | None] = field(default_factory=list)
+    alternatives: list[Alternatives] = field(default_factory=list)
 
 
-def draw(logits: Tensor, sampling: Sampling, number: float) -> int:
-    """Token at quantile `number` of the distribution after temperature, then top-k, then top-p; most likely first."""
-    count = min(sampling.top_k, logits.numel()) if sampling.top_k > 0 else logits.numel()
-    ordered, ids = torch.sort(logits, descending=True, stable=True)
-    scaled = (ordered[:count].double() - ordered[0]) / sampling.temperature  # at most 0: never inf - inf
-    cumulative = torch.softmax(scaled, dim=-1).cumsum(dim=-1)
-    if sampling.top_p < 1.0:
-        # The token that crosses top_p is kept, so at least one always is.
-        kept = int((cumulative < sampling.top_p).sum()) + 1
-        cumulative = cumulative[: min(kept, count)]
-    place = int(torch.searchsorted(cumulative, number * cumulative[-1], right=True))
-    return int(ids[min(place, cumulative.numel() - 1)])
+def sample(logits: Tensor, places: Sequence[Place], ends: Sequence[int] = ()) -> Drawn:
+    """float32 [rows, vocab], one place for each row. `ends`: ids of the end of text. Leaves `logits` as they are."""
+    changed = change(logits, places, ends)
+    chosen = changed.argmax(dim=-1)
+    random = [row for row, place in enumerate(places) if place.sampling.temperature > 0]
+    if random:
+        rows = changed if len(random) == len(places) else changed[random]
+        chosen[random] = draw(rows, [places[row] for row in random])
+    drawn = Drawn(chosen.tolist(), [None] * len(places), [[] for _ in places])
+    for row, place in enumerate(places):
+        if place.sampling.logprobs is not None:
+            log_total = torch.logsumexp(logits[row], dim=-1)
+            drawn.logprobs[row] = float(logits[row, drawn.ids[row]] - log_total)
+            drawn.alternatives[row] = likeliest(logits[row], place.sampling.logprobs, float(log_total))
+    return drawn
+
+
+def change(logits: Tensor, places: Sequence[Place], ends: Sequence[int]) -> Tensor:
+    """Penalties, bias and least length, on a copy where there are any."""
+    rows = [row for row, place in enumerate(places) if place.sampling.changes_logits]
+    if rows:
+        logits = logits.clone()
+    for row in rows:
+        _change_row(logits[row], places[row], ends)
+    return logits
+
+
+def _change_row(row: Tensor, place: Place, ends: Sequence[int]) -> None:
+    sampling = place.sampling
+    if sampling.counts_tokens and place.tokens:
+        tokens = torch.tensor(place.tokens, device=row.device)
+        if sampling.repetition_penalty != 1.0:
+            seen = tokens.unique()
+            old = row[seen].double()
+            factor = sampling.repetition_penalty
+            row[seen] = torch.where(old > 0, old / factor, old * factor).to(row.dtype)
+        answered, counts = tokens[len(place.tokens) - place.output_index :].unique(return_counts=True)
+        penalty = sampling.frequency_penalty * counts.double() + sampling.presence_penalty
+        row[answered] = (row[answered].double() - penalty).to(row.dtype)
+    if sampling.logit_bias:
+        biased = torch.tensor([token for token, _ in sampling.logit_bias], device=row.device)
+        bias = torch.tensor([bias for _, bias in sampling.logit_bias], dtype=torch.float64, device=row.device)
+        row[biased] = (row[biased].double() + bias).to(row.dtype)
+    if place.output_index < sampling.min_tokens:
+        barred = [*ends, *sampling.stop_token_ids]
+        row[torch.tensor(barred, dtype=torch.int64, device=row.device)] = float("-inf")
+
+
+def draw(logits: Tensor, places: Sequence[Place]) -> Tensor:
+    """float32 [rows, vocab], every temperature above 0 -> int64 [rows]."""
+    numbers = [uniform(place.sampling.seed, place.output_index) for place in places]
+    number, temperature, least = (
+        torch.tensor(column, dtype=torch.float64, device=logits.device)[:, None]
+        for column in (numbers, [p.sampling.temperature for p in places], [p.sampling.min_p for p in places])
+    )
+    weights = ((logits.double() - logits.amax(dim=-1, keepdim=True)) / temperature).exp()
+    filtered = [row for row, place in enumerate(places) if _filters(place.sampling, logits.shape[-1])]
+    if filtered:
+        samplings = [places[row].sampling for row in filtered]
+        weights[filtered], floor = keep(weights[filtered], logits[filtered], samplings)
+        least[filtered] = torch.maximum(least[filtered], floor)
+    weights[weights < least] = 0.0
+    cumulative = weights.cumsum(dim=-1)
+    place_of = torch.searchsorted(cumulative, number * cumulative[:, -1:], right=True)[:, 0]
+    return place_of.clamp(max=logits.shape[-1] - 1)
+
+
+def _filters(sampling: Sampling, vocabulary: int) -> bool:
+    return 0 < sampling.top_k < vocabulary or sampling.top_p < 1.0
+
+
+def keep(weights: Tensor, logits: Tensor, samplings: Sequence[Sampling]) -> tuple[Tensor, Tensor]:
+    """Weights [rows, vocab] (1 for the likeliest) after top-k, and the least weight [rows, 1] that top-p keeps."""
+    vocabulary = logits.shape[-1]
+    counts = [s.top_k if 0 < s.top_k < vocabulary else vocabulary for s in samplings]
+    limited = max((count for count in counts if count < vocabulary), default=0)
+    if limited:
+        largest = logits.topk(limited, dim=-1).values
+        last = torch.tensor([min(count, limited) - 1 for count in counts], device=logits.device)[:, None]
+        least = largest.gather(1, last)
+        least[[row for row, count in enumerate(counts) if count == vocabulary]] = float("-inf")
+        weights = torch.where(logits >= least, weights, 0.0)
+    top_p = torch.tensor([s.top_p for s in samplings], dtype=torch.float64, device=logits.device)[:, None]
+    wanted = top_p * weights.cumsum(dim=-1)[:, -1:]
+    for size in (min(CANDIDATES, vocabulary), vocabulary):
+        ordered = weights.topk(size, dim=-1).values
+        reached = ordered.cumsum(dim=-1) >= wanted
+        if bool((reached[:, -1:] | (top_p >= 1.0)).all()):
+            break
+    floor = ordered.gather(1, reached.int().argmax(dim=-1, keepdim=True))
+    return weights, torch.where(reached[:, -1:] & (top_p < 1.0), floor, 0.0)
+
+
+def likeliest(row: Tensor, count: int, log_total: float) -> Alternatives:
+    """The `count` likeliest of one row, ties by id."""
+    if count == 0:
+        return []
+    least = row.topk(min(count, row.numel())).values[-1]
+    candidates = (row >= least).nonzero()[:, 0]
+    found = sorted(
+        zip(row[candidates].tolist(), candidates.tolist(), strict=True), key=lambda pair: (-pair[0], pair[1])
+    )
+    return [(token, logit - log_total) for logit, token in found[:count]]

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from tandem_runtime.contracts.kv_protocol import Layout
+from tandem_runtime.contracts.sampling import Alternatives
 from tandem_runtime.engine.executor import Capacity, ModelError, Plan, SequenceError, SequenceStep, StepResult
 from tandem_runtime.engine.kv_pool import KvPool
 from tandem_runtime.engine.machine import available_memory_bytes, usable_cpus
-from tandem_runtime.engine.sampler import sample
+from tandem_runtime.engine.sampler import Drawn, Place, sample
 from tandem_runtime.engine.torch_batch import run_alone, run_together
 from tandem_runtime.models.config import ModelConfig, read_config
 from tandem_runtime.models.llama import Llama
@@ -153,6 +154,7 @@ class TorchExecutor:
         sampled = [index for index, step in enumerate(steps) if step.sampling is not None]
         ids: list[int | None] = [None] * len(steps)
         logprobs: list[float | None] = [None] * len(steps)
+        alternatives: list[Alternatives] = []
         with torch.inference_mode():
             if self._deterministic:
                 rows = [run_alone(model, pool, step) for step in steps]
@@ -161,14 +163,19 @@ class TorchExecutor:
                 hidden = run_together(model, pool, steps, self._device) if steps else torch.empty(0)
                 logits = [model.logits(hidden[sampled])] if sampled else []
             if sampled:
-                for index, token, logprob in zip(sampled, *self._sample(torch.cat(logits), plan, sampled), strict=True):
+                drawn = self._sample(torch.cat(logits), plan, sampled)
+                for index, token, logprob in zip(sampled, drawn.ids, drawn.logprobs, strict=True):
                     ids[index], logprobs[index] = token, logprob
-        return StepResult(ids, logprobs, time.monotonic() - started)
+                if any(drawn.alternatives):
+                    alternatives = [[] for _ in steps]
+                    for index, likeliest in zip(sampled, drawn.alternatives, strict=True):
+                        alternatives[index] = likeliest
+        return StepResult(ids, logprobs, time.monotonic() - started, alternatives)
 
-    def _sample(self, logits: Tensor, plan: Plan, sampled: list[int]) -> tuple[list[int], list[float]]:
+    def _sample(self, logits: Tensor, plan: Plan, sampled: list[int]) -> Drawn:
         steps = [plan.sequences[index] for index in sampled]
-        samplings = [step.sampling for step in steps if step.sampling is not None]
-        return sample(logits, samplings, [step.output_index for step in steps])
+        places = [Place(step.sampling, step.output_index, step.tokens) for step in steps if step.sampling is not None]
+        return sample(logits, places, tuple(self.capacity.eos_token_ids))
 
     def _check(self, index: int, step: SequenceStep) -> None:
         capacity = self.capacity

@@ -1,36 +1,131 @@
-"""Sampling: the same draw on every pod, inside the filters, at the right frequencies."""
+"""Sampling: the law in plain Python, the torch sampler equal to it, the same draw on every pod and beside any rows."""
 
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
+import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from tandem_runtime.contracts.sampling import Sampling
-from tandem_runtime.engine.sampler import draw, sample, uniform
+from tandem_runtime.contracts.sampling import Sampling, choice_seed, uniform
+from tandem_runtime.engine import sampling_law as law
+from tandem_runtime.engine.sampler import CANDIDATES, Place, sample
 
 LOGITS = torch.log(torch.tensor([0.1, 0.4, 0.2, 0.3]))
+VOCABULARY = 24
 
-rows = st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=40).map(torch.tensor)
-numbers = st.floats(0, 1, exclude_max=True)
+rows = st.lists(st.floats(-20, 20, width=32), min_size=VOCABULARY, max_size=VOCABULARY)
+coarse_rows = st.lists(st.sampled_from([-3.0, 0.0, 0.5, 2.0]), min_size=VOCABULARY, max_size=VOCABULARY)
+"""bfloat16 logits tie all the time."""
+tokens = st.integers(0, VOCABULARY - 1)
+samplings = st.builds(
+    Sampling,
+    max_tokens=st.just(64),
+    temperature=st.sampled_from([0.0, 0.0, 0.2, 1.0, 1.7, 1e-6, 1e-310]),
+    top_k=st.sampled_from([0, 1, 3, 12, 100]),
+    top_p=st.sampled_from([1.0, 0.05, 0.5, 0.9]),
+    min_p=st.sampled_from([0.0, 0.01, 0.3, 1.0]),
+    seed=st.integers(0, 2**63 - 1),
+    presence_penalty=st.sampled_from([0.0, 0.7, -1.3]),
+    frequency_penalty=st.sampled_from([0.0, 0.4, -0.3]),
+    repetition_penalty=st.sampled_from([1.0, 1.3, 0.8]),
+    logit_bias=st.dictionaries(tokens, st.floats(-100, 100), max_size=3).map(lambda bias: tuple(bias.items())),
+    stop_token_ids=st.lists(tokens, max_size=2).map(tuple),
+    min_tokens=st.sampled_from([0, 0, 5]),
+)
 
 
-def test_greedy_takes_the_largest_and_says_its_log_probability() -> None:
-    ids, logprobs = sample(LOGITS[None].clone(), [Sampling(max_tokens=1)], [0])
-    assert ids == [1]
-    assert abs(logprobs[0] - float(torch.log(torch.tensor(0.4)))) < 1e-6
+def place(sampling: Sampling, index: int = 0, tokens: tuple[int, ...] = ()) -> Place:
+    return Place(sampling, index, tokens)
 
 
-def test_the_log_probability_is_that_before_temperature_and_filters() -> None:
-    _, plain = sample(LOGITS[None], [Sampling(max_tokens=1, temperature=3.0, top_k=1)], [0])
-    assert abs(plain[0] - float(torch.log(torch.tensor(0.4)))) < 1e-6
+def draw_one(row: torch.Tensor, sampling: Sampling, index: int = 0) -> int:
+    return sample(row[None], [place(sampling, index)]).ids[0]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    batch=st.lists(
+        st.tuples(
+            rows | coarse_rows,
+            samplings,
+            st.lists(tokens, min_size=1, max_size=6),
+            st.lists(tokens, max_size=8),
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_torch_draws_what_the_law_says_in_whatever_batch(batch: list[tuple[Any, ...]]) -> None:
+    logits = torch.tensor([row for row, *_ in batch], dtype=torch.float32)
+    before = logits.clone()
+    places = [place(sampling, len(output), (*prompt, *output)) for _, sampling, prompt, output in batch]
+    drawn = sample(logits, places, ends=(7,))
+    wanted = [
+        law.choose(row, each.sampling, each.output_index, each.tokens, (7,))
+        for row, each in zip(logits.tolist(), places, strict=True)
+    ]
+    assert drawn.ids == wanted
+    assert torch.equal(logits, before)
+
+
+def test_a_vocabulary_that_is_larger_than_the_candidates_draws_as_the_law_says() -> None:
+    generator = torch.Generator().manual_seed(0)
+    flat = torch.randn(4, 5 * CANDIDATES, generator=generator) * 0.1  # so flat that top_p takes thousands of tokens
+    for index in range(4):
+        options = [
+            Sampling(9, temperature=1.0, seed=1),
+            Sampling(9, temperature=1.0, top_p=0.9, seed=2),
+            Sampling(9, temperature=0.7, top_k=2000, top_p=0.5, seed=3),
+            Sampling(9, temperature=0.02, top_p=0.9, seed=4),
+        ]
+        want = [law.choose(row, each, index) for row, each in zip(flat.tolist(), options, strict=True)]
+        assert sample(flat, [place(each, index) for each in options]).ids == want
+
+
+def test_log_probabilities_are_the_models_own_and_given_on_request_only() -> None:
+    wild = Sampling(4, temperature=3.0, top_k=1, logit_bias=((0, -50.0),), presence_penalty=2.0, logprobs=3)
+    drawn = sample(LOGITS.repeat(2, 1), [place(wild, 1, (1, 1)), place(Sampling(4))])
+    likeliest, alternatives = law.log_probabilities(LOGITS.tolist(), drawn.ids[0], 3)
+    assert drawn.logprobs == [pytest.approx(likeliest, abs=1e-6), None]
+    assert [token for token, _ in drawn.alternatives[0]] == [token for token, _ in alternatives] == [1, 3, 2]
+    assert [p for _, p in drawn.alternatives[0]] == pytest.approx([p for _, p in alternatives], abs=1e-6)
+    assert drawn.alternatives[1] == []
+
+
+def test_alternatives_that_tie_come_in_order_of_their_ids() -> None:
+    drawn = sample(torch.zeros(1, 50), [place(Sampling(4, logprobs=5))])
+    assert [token for token, _ in drawn.alternatives[0]] == [0, 1, 2, 3, 4]
+
+
+def test_penalties_count_output_and_repetition_the_prompt_too() -> None:
+    row = torch.tensor([[3.0, 2.0, 1.0, -1.0]])
+    assert sample(row, [place(Sampling(9, presence_penalty=2.0), 1, (1, 0))]).ids == [1]
+    assert sample(row, [place(Sampling(9, presence_penalty=2.0), 0, (1, 0))]).ids == [0]  # both are the prompt's
+    assert sample(row, [place(Sampling(9, frequency_penalty=0.6), 2, (3, 0, 0))]).ids == [1]
+    assert sample(row, [place(Sampling(9, repetition_penalty=4.0), 0, (0, 1))]).ids == [2]
+    changed = law.change(row[0].tolist(), Sampling(9, repetition_penalty=4.0), 0, (3,), ())
+    assert changed == [3.0, 2.0, 1.0, -4.0]
+
+
+def test_no_end_is_drawn_before_the_least_length() -> None:
+    row = torch.tensor([[5.0, 4.0, 3.0, 2.0]])
+    patient = Sampling(9, min_tokens=2, stop_token_ids=(1,))
+    assert [sample(row, [place(patient, index)], ends=(0,)).ids[0] for index in range(3)] == [2, 2, 0]
 
 
 @given(seed=st.integers(-(2**63), 2**64), index=st.integers(0, 10**7))
 def test_the_stream_is_a_function_of_seed_and_index_alone(seed: int, index: int) -> None:
     assert 0.0 <= uniform(seed, index) < 1.0
     assert uniform(seed, index) == uniform(seed, index)
+
+
+def test_the_stream_is_the_same_on_every_platform() -> None:
+    numbers = [uniform(seed, index) for seed, index in ((0, 0), (1, 0), (0, 1), (2**63 - 1, 10**6))]
+    assert numbers == [0.5026230818294767, 0.2494438185944281, 0.24560133053559752, 0.6753747143222709]
+    assert [choice_seed(17, choice) for choice in range(3)] == [17, 3583838788363476977, 6319104726217817176]
 
 
 def test_neighbouring_seeds_and_indices_draw_evenly() -> None:
@@ -40,35 +135,20 @@ def test_neighbouring_seeds_and_indices_draw_evenly() -> None:
     assert len({uniform(seed, index) for seed in range(64) for index in range(64)}) == 4096
 
 
-@given(row=rows, number=numbers, top_k=st.integers(1, 50), temperature=st.floats(0.05, 5))
-def test_top_k_keeps_to_the_k_largest(row: torch.Tensor, number: float, top_k: int, temperature: float) -> None:
-    token = draw(row, Sampling(max_tokens=1, temperature=temperature, top_k=top_k), number)
-    assert int((row > row[token]).sum()) < top_k
-
-
-@given(row=rows, number=numbers, top_p=st.floats(0.01, 1))
-def test_top_p_keeps_to_the_fewest_that_reach_p(row: torch.Tensor, number: float, top_p: float) -> None:
-    token = draw(row, Sampling(max_tokens=1, temperature=1.0, top_p=top_p), number)
-    probabilities = torch.softmax(row.double(), dim=-1)
-    assert float(probabilities[row > row[token]].sum()) < top_p + 1e-9
-
-
-@given(row=rows, number=numbers)
-def test_a_tiny_temperature_is_greedy(row: torch.Tensor, number: float) -> None:
-    for sampling in (Sampling(1, temperature=1e-6, top_k=1), Sampling(1, temperature=1e-310)):
-        assert row[draw(row, sampling, number)] == row.max()
+def test_choices_of_one_request_have_seeds_of_their_own() -> None:
+    assert choice_seed(5, 0) == 5
+    seeds = {choice_seed(seed, choice) for seed in range(64) for choice in range(1, 64)}
+    assert len(seeds) == 64 * 63
+    assert all(0 <= seed < 1 << 63 for seed in seeds)
 
 
 def test_frequencies_follow_the_distribution() -> None:
     sampling = Sampling(max_tokens=1, temperature=1.0, seed=3)
-    counts = Counter(draw(LOGITS, sampling, uniform(3, index)) for index in range(3000))
+    ids = sample(LOGITS.repeat(3000, 1), [place(sampling, index) for index in range(3000)]).ids
     for token, probability in enumerate([0.1, 0.4, 0.2, 0.3]):
-        assert abs(counts[token] / 3000 - probability) < 0.03
+        assert abs(ids.count(token) / 3000 - probability) < 0.03
 
 
-def test_a_row_draws_the_same_beside_any_other_rows() -> None:
-    logits = torch.randn(5, 50, generator=torch.Generator().manual_seed(0))
-    samplings = [Sampling(max_tokens=1, temperature=1.0, seed=row) for row in range(4)] + [Sampling(max_tokens=1)]
-    together, _ = sample(logits, samplings, [5] * 5)
-    alone = [sample(logits[row : row + 1], [samplings[row]], [5])[0][0] for row in range(5)]
-    assert together == alone
+def test_a_tiny_temperature_is_greedy() -> None:
+    row = torch.tensor([0.1, 0.3, 0.2])
+    assert {draw_one(row, Sampling(9, temperature=1e-310), index) for index in range(20)} == {1}
