@@ -100,6 +100,8 @@ def pool_deployment(
         "--metrics-port", str(METRICS_PORT),
         "--drain-timeout", drain_timeout(grace_seconds(pool.template, role, settings), settings),
     ]  # fmt: skip
+    if role == "decode":  # every revision answers there; pods that do not match reject each other
+        arguments += ["--prefill-peer", f"{names.pool_service_name(infd.name, 'prefill')}:{KV_PORT}"]
     template = pod_template(
         labels=names.pod_labels(infd.name, role, revision),
         image=image,

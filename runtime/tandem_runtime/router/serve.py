@@ -221,9 +221,12 @@ def make_children(args: argparse.Namespace, plan: ServePlan, directory: Path) ->
         router += ["--api-keys", str(args.api_keys)]
     router += ["--http-port", str(plan.http_port), "--metrics-port", str(plan.metrics_port)]
     children = [Child("router", router, verbose=args.verbose)]
+    peers = [flag for pod in plan.pods if pod.role == "prefill" for flag in ("--prefill-peer", f"{HOST}:{pod.kv_port}")]
+    engine += ["--kv-shared-memory", "auto"]  # all processes are on this host
     for pod in plan.pods:
         ports = ["--internal-port", str(pod.internal_port), "--kv-port", str(pod.kv_port)]
         ports += ["--metrics-port", str(pod.metrics_port), "--pod-name", pod.name, "--address", HOST]
+        ports += peers if pod.role == "decode" else []
         children.append(Child(pod.name, [pod.role, *common, *engine, *ports], verbose=args.verbose))
     return children
 

@@ -133,7 +133,7 @@ async def _load(settings: ServerSettings, terminated: asyncio.Event) -> Pod | No
         real_bytes = capacity.page_tokens * settings.coefficients.kv_bytes_per_token
         link = settings.coefficients.link
         pace = LinkPace(link.setup_s, link.bytes_per_s, real_bytes / capacity.layout.page_bytes)
-    return Pod(identity, engine, tokenizer, pace)
+    return Pod(identity, engine, tokenizer, pace, settings.kv)
 
 
 class Ports:
@@ -153,6 +153,7 @@ class Ports:
             self._front = FrontServer(self._pod, settings.model_name)
             await self._front.start(settings.bind, settings.http_port)
         await self.internal.start(settings.bind, settings.internal_port)
+        self._pod.preflight.start()
 
     def drain(self) -> None:
         """Clients are asked to leave."""

@@ -16,6 +16,7 @@ from tandem_runtime.server.session import Reply, Session, complaint
 from tandem_runtime.text.tokenizer import Tokenizer
 from tandem_runtime.transfer.identity import KvSettings, make_identity
 from tandem_runtime.transfer.pace import LinkPace
+from tandem_runtime.transfer.preflight import Preflight
 from tandem_runtime.transfer.receiver import KvReceiver
 from tandem_runtime.transfer.sender import KvSender
 from tandem_runtime.transfer.wire import TransferStats
@@ -56,6 +57,7 @@ class Pod:
         kv_identity = make_identity(engine, *who, kv_settings)
         self.sender = KvSender(kv_identity, self.sent, pace)
         self.receiver = KvReceiver(kv_identity, self.received)
+        self.preflight = Preflight(self.receiver, kv_settings.peers, lambda: self.changed.set())
         self.kv_port = 0
         self.draining = False
         self.drained: DrainReport | None = None
@@ -71,7 +73,7 @@ class Pod:
     @property
     def ready(self) -> bool:
         """It can serve now."""
-        return not self.draining and not self.engine.engine.ended.done()
+        return not self.draining and not self.engine.engine.ended.done() and self.preflight.settled
 
     @property
     def serves_requests(self) -> bool:
@@ -182,6 +184,7 @@ class Pod:
 
     def stop(self) -> None:
         """Closes the kv connections and the engine."""
+        self.preflight.stop()
         self.sender.stop()
         self.receiver.stop()
         self.engine.engine.stop()

@@ -14,6 +14,9 @@ from tandem_runtime.contracts.flags import parse_count, parse_port
 from tandem_runtime.contracts.token_file import TokenFile, TokenFileError, TokenSource
 from tandem_runtime.engine.executor import Executor, ModelError
 from tandem_runtime.engine.limits import SchedulerSettings
+from tandem_runtime.transfer.identity import KvSettings
+from tandem_runtime.transfer.preflight import split
+from tandem_runtime.transfer.ring import choose_folder
 
 DEFAULT_COEFFICIENTS = "laptop"
 EMULATED_CONTEXT_TOKENS = 131072
@@ -53,6 +56,7 @@ class ServerSettings:
     load_seconds: float
     kv_scale: float | None
     step_tokens: int | None
+    kv: KvSettings
 
     def scheduler(self) -> SchedulerSettings:
         """Of the engine."""
@@ -113,6 +117,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for routers (%(default)s)",
     )
     add("--kv-port", type=parse_port, default=names.KV_PORT, metavar="PORT", help="for decode pods (%(default)s)")
+    add(
+        "--kv-shared-memory",
+        default="off",
+        metavar="auto|off|DIR",
+        help="KV between pods that share this folder goes through memory (auto: /dev/shm; default: off)",
+    )
+    add(
+        "--prefill-peer",
+        action="append",
+        default=[],
+        metavar="HOST:PORT",
+        help="decode only, may be repeated: kv port of prefill pods (a name: all its addresses) to connect to at start",
+    )
     add(
         "--metrics-port",
         type=parse_port,
@@ -182,7 +199,22 @@ def read_settings(role: str, args: argparse.Namespace) -> ServerSettings:
         load_seconds=coefficients.load_s if coefficients and args.emulate_load else 0.0,
         kv_scale=args.kv_scale,
         step_tokens=args.step_tokens,
+        kv=_read_kv(role, args),
     )
+
+
+def _read_kv(role: str, args: argparse.Namespace) -> KvSettings:
+    """Prefill pods are found by decode pods alone."""
+    flag = args.kv_shared_memory
+    folder = choose_folder(flag)
+    if folder is None and flag not in ("auto", "off"):
+        raise ConfigError(f"--kv-shared-memory {flag}: not a folder that this process may write to")
+    try:
+        for peer in args.prefill_peer:
+            split(peer)
+    except ValueError as error:
+        raise ConfigError(f"--prefill-peer: {error}") from error
+    return KvSettings(shared_memory=folder, peers=tuple(args.prefill_peer) if role == "decode" else ())
 
 
 def _read_token(path: Path | None) -> TokenSource:

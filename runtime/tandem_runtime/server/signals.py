@@ -9,6 +9,7 @@ from typing import Any
 
 from tandem_runtime.server.drain import DrainReport
 from tandem_runtime.server.internal_port import InternalPort
+from tandem_runtime.server.link_metrics import link_metrics, links_of
 from tandem_runtime.server.pod import Pod
 from tandem_runtime.telemetry.exposition import CONTENT_TYPE, Metric, counter, gauge, render
 from tandem_runtime.telemetry.http import Answer, Route, as_json, text
@@ -53,7 +54,12 @@ class Probes:
             return text(503, "the model is loading")
         if self.pod.draining:
             return text(503, "draining")
-        return text(200, "ready") if self.pod.ready else text(503, "the engine gave up; see the log")
+        if self.pod.ready:
+            links = f"; kv: {self.pod.preflight.words()}" if self.pod.identity.role == "decode" else ""
+            return text(200, f"ready{links}")
+        if not self.pod.preflight.settled:
+            return text(503, self.pod.preflight.words())
+        return text(503, "the engine gave up; see the log")
 
     def signals(self) -> dict[str, Any]:
         """Versioned; cumulative figures since the start of this incarnation."""
@@ -80,6 +86,7 @@ class Probes:
             "loaded_s": self.loaded_seconds,
             "kv_tx_bytes": pod.sent.tx_bytes,
             "kv_rx_bytes": pod.received.rx_bytes,
+            "kv_link": [link.as_dict(pod.clock()) for link in links_of(pod)],
             "iterations": [asdict(iteration) for iteration in list(engine.iterations)],
             "iterations_total": engine.iterations_total,
         }
@@ -130,6 +137,7 @@ def _engine_metrics(pod: Pod) -> list[Metric]:
 def _transfer_metrics(pod: Pod) -> list[Metric]:
     sent, received = pod.sent, pod.received
     reasons: list[tuple[Any, float]] = [({"reason": name}, n) for name, n in pod.receiver.fallbacks.items()]
+    retries: list[tuple[Any, float]] = [({"reason": name}, n) for name, n in pod.receiver.retries.items()]
     return [
         counter("tandem_kv_tx_bytes_total", "Payload of pages sent", sent.tx_bytes),
         counter("tandem_kv_rx_bytes_total", "Payload of pages received", received.rx_bytes),
@@ -137,6 +145,12 @@ def _transfer_metrics(pod: Pod) -> list[Metric]:
         counter("tandem_kv_rx_frames_total", "Frames received", received.rx_frames),
         counter("tandem_kv_frames_stale_total", "Frames of another attempt or generation", received.frames_stale),
         counter("tandem_kv_crc_errors_total", "Frames that arrived damaged", received.crc_errors),
+        counter("tandem_kv_nacks_total", "Messages that ask for pages once more", sent.nacks + received.nacks),
+        counter("tandem_kv_resent_pages_total", "Pages sent once more", sent.resent_pages),
+        counter("tandem_kv_expired_total", "Hand-offs that took too long", sent.expired + received.expired),
+        counter("tandem_kv_aborts_total", "Hand-offs given up", sent.aborts + received.aborts),
+        counter("tandem_kv_probes_failed_total", "Tests of a link that failed", received.probes_failed),
+        Metric("tandem_kv_retries_total", "Second prefill pods asked, by reason", "counter", retries),
         counter("tandem_kv_rejects_total", "Pods that do not match this one", sent.rejects + received.rejects),
         counter("tandem_kv_bad_frames_total", "Connections with garbage", sent.bad_frames + received.bad_frames),
         counter("tandem_kv_busy_total", "Hand-offs refused for lack of room", sent.busy + received.busy),
@@ -145,4 +159,6 @@ def _transfer_metrics(pod: Pod) -> list[Metric]:
         counter("tandem_kv_received_total", "Requests whose KV came from another pod", received.completed),
         Metric("tandem_kv_recompute_total", "Prompts computed here instead, by reason", "counter", reasons),
         gauge("tandem_kv_inflight", "Hand-offs under way", pod.sender.transfers + pod.receiver.transfers),
+        *link_metrics(pod),
     ]
+

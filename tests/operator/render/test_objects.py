@@ -140,6 +140,11 @@ def test_a_prefill_pod_gets_the_command_line_of_the_contract() -> None:
     assert ports == {"internal": 8001, "kv": 8002, "metrics": 9090}
 
 
+def test_a_decode_pod_knows_where_prefill_pods_are_found() -> None:
+    pod = by_name(deployment())["Deployment/chat-decode-0123abcd"]["spec"]["template"]["spec"]
+    assert options(pod["containers"][0]["args"])["--prefill-peer"] == "chat-prefill:8002"
+
+
 def test_an_emulated_deployment_has_no_model_folder_and_nothing_to_fetch() -> None:
     for pod in pods(all_objects(parse_deployment(emulated_body()))):
         assert "initContainers" not in pod
