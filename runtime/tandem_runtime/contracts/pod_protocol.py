@@ -57,6 +57,11 @@ class Submit(msgspec.Struct, frozen=True, tag="submit"):
     spent_ms: int = 0
     """Since the request was fully read: objectives count from there."""
     traceparent: str = ""
+    priority: int = 0
+    objective_ms: int | None = None
+    """Until the first token of this attempt should be there; late is no error. None: nothing is promised."""
+    tpot_ms: float | None = None
+    """Promised for each further token."""
     """W3C trace context of the request, its span that of the router; empty without one."""
 
 
@@ -72,7 +77,8 @@ class Ping(msgspec.Struct, frozen=True, tag="ping"):
 
 
 class PodHello(msgspec.Struct, frozen=True, tag="pod_hello"):
-    """Who answers. `incarnation` changes with every start of the process. What is 0 or None is not known."""
+    """Who answers; said again when the pod knows its coefficients better. `incarnation` changes with every start of
+    the process. What is 0 or None is not known."""
 
     version: int
     pod: str
@@ -132,6 +138,8 @@ class Usage(msgspec.Struct, frozen=True):
     prefilled_here: int
     kv_bytes_received: int
 
+    cached_tokens: int = 0
+    """Of the prompt, those whose KV was there before the request came."""
 
 class Delta(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """New output tokens from `output_index` on. `text` may lag behind `ids` while a UTF-8 character is incomplete.

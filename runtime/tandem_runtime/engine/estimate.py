@@ -20,6 +20,8 @@ OUTLIER: Final = 3.0
 """A step that much slower than predicted was disturbed; it counts as this much slower."""
 SETTLED: Final = 16
 """Steps before one can be called an outlier."""
+REFIT: Final = 8
+"""Steps after which the fit is made anew; it costs as much as a tenth of a small model's step."""
 DIGITS: Final = 2
 """Of a published coefficient: alike pods say the same, and a pod does not change its mind with every step."""
 CHANGED: Final = 0.1
@@ -41,7 +43,10 @@ class Line:
         self._scale = scale
         self._squares = [[0.0] * 3 for _ in range(3)]
         self._products = [0.0] * 3
-        self._fitted: Row | None = None
+        self.fits = 0
+        """How often the unknowns were found anew."""
+        self._unknowns: Row = (0.0, 0.0, 0.0)
+        self._fitted_at = 0
 
     def learn(self, features: Row, seconds: float) -> None:
         """One step."""
@@ -55,18 +60,19 @@ class Line:
             for j in range(3):
                 self._squares[i][j] = FADE * self._squares[i][j] + row[i] * row[j]
         self.samples += 1
-        self._fitted = None
 
     def predict(self, features: Row) -> float:
         """Seconds; 0 before the first step."""
         return sum(x * y for x, y in zip(self.unknowns(), features, strict=True))
 
     def unknowns(self) -> Row:
-        """a, b, c, fitted anew when steps have come."""
-        if self._fitted is None:
+        """a, b, c, found anew when enough steps have come."""
+        if self.samples - self._fitted_at >= (REFIT if self._fitted_at >= SETTLED else 1):
             found = self._solve()
-            self._fitted = (found[0] / self._scale[0], found[1] / self._scale[1], found[2] / self._scale[2])
-        return self._fitted
+            self._unknowns = (found[0] / self._scale[0], found[1] / self._scale[1], found[2] / self._scale[2])
+            self._fitted_at = self.samples
+            self.fits += 1
+        return self._unknowns
 
     def _solve(self) -> list[float]:
         """The best of all fits that use some of the unknowns and are nowhere negative."""
@@ -115,6 +121,7 @@ class StepEstimate:
         self._mixed = 1.0
         """Seconds of a step that does both, against the sum of its parts: below 1 where weights are read once."""
         self._told: Coefficients | None = None
+        self._told_at = -1
 
     def learn(self, sequences: int, kv_tokens: int, prefill_tokens: int, attended: float, seconds: float) -> None:
         """What a step did (as Iteration says it), and how long it took."""
@@ -159,17 +166,21 @@ class StepEstimate:
         known. Of the link nothing is known here."""
         if not self.known:
             return None
-        fresh = self._rounded()
+        thetas, phis = self._prefill.unknowns(), self._decode.unknowns()
+        fits = self._prefill.fits + self._decode.fits
+        if fits == self._told_at:
+            return self._told
+        self._told_at, fresh = fits, self._rounded(thetas, phis)
         if self._told is None or self._differs(self._told, fresh):
             self._told = fresh
         return self._told
 
-    def _rounded(self) -> Coefficients:
+    def _rounded(self, thetas: Row, phis: Row) -> Coefficients:
         layout, capacity = self._capacity.layout, self._capacity
         return Coefficients(
             schema=SCHEMA,
-            prefill=Prefill(*(_round(value) for value in self._prefill.unknowns())),
-            decode=Decode(*(_round(value) for value in self._decode.unknowns())),
+            prefill=Prefill(*(_round(value) for value in thetas)),
+            decode=Decode(*(_round(value) for value in phis)),
             link=Link(0.0, 0.0),
             kv_bytes_per_token=layout.page_bytes // layout.page_tokens,
             kv_tokens=capacity.pages * capacity.page_tokens,

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
+from tandem_runtime.contracts.coefficients import Coefficients
 from tandem_runtime.contracts.pod_protocol import Reason
 from tandem_runtime.engine.events import (
     Abort,
@@ -73,6 +74,8 @@ class EngineState:
     leaked_pages: int = 0
     oldest_seconds: float = 0.0
     phases: dict[str, int] | None = None
+    coefficients: Coefficients | None = None
+    """What steps take, as far as they have told."""
 
 
 class Engine:
@@ -281,6 +284,7 @@ class Engine:
             leaked_pages=self._leaked_pages(now),
             oldest_seconds=max((now - r.since for r in requests), default=0.0),
             phases=phases,
+            coefficients=scheduler.estimate.coefficients(),
         )
 
     def _leaked_pages(self, now: float) -> int:

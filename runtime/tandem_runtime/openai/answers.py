@@ -28,16 +28,17 @@ class Envelope:
         return {"id": self.answer_id, "object": kind, "created": self.created, "model": self.model}
 
 
-def usage_of(prompt_tokens: int, output_tokens: int) -> dict[str, int]:
-    """The `usage` object."""
+def usage_of(prompt_tokens: int, output_tokens: int, cached_tokens: int = 0) -> dict[str, Any]:
+    """The `usage` object. `cached_tokens`: of the prompt, those that did not have to be computed again."""
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": output_tokens,
         "total_tokens": prompt_tokens + output_tokens,
+        "prompt_tokens_details": {"cached_tokens": cached_tokens},
     }
 
 
-def whole_answer(envelope: Envelope, text: str, finish_reason: str, usage: dict[str, int]) -> bytes:
+def whole_answer(envelope: Envelope, text: str, finish_reason: str, usage: dict[str, Any]) -> bytes:
     """The body of an answer that is not streamed."""
     choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": finish_reason}
     if envelope.chat:
@@ -76,7 +77,7 @@ class ChunkWriter:
         """New text; nothing for an empty one."""
         return self._before_text + encode(text) + self._after_text if text else b""
 
-    def ending(self, reason: str, usage: dict[str, int]) -> bytes:
+    def ending(self, reason: str, usage: dict[str, Any]) -> bytes:
         """The chunk with the reason, which carries no text; with include_usage also the one with the token counts."""
         finish = self._before_reason + encode(reason) + b"}]" + self._tail
         return (

@@ -92,7 +92,7 @@ class StreamedAnswer(Answer):
         data = self._chunks.text(delta.text)
         if delta.finish_reason is not None:
             record = self._record
-            usage = usage_of(record.prompt_tokens, record.output_tokens)
+            usage = usage_of(record.prompt_tokens, record.output_tokens, record.cached_tokens)
             data += self._chunks.ending(delta.finish_reason, usage) + DONE
         if self._transport is None:
             self._held.append(data)
@@ -128,7 +128,7 @@ async def answer_whole(backend: Backend, submit: Submit, envelope: Envelope, rec
         backend.cancel(submit.id)
     if answer.problem is not None:
         raise answer.problem
-    usage = usage_of(record.prompt_tokens, record.output_tokens)
+    usage = usage_of(record.prompt_tokens, record.output_tokens, record.cached_tokens)
     text = "".join(answer.texts)
     return web.Response(body=whole_answer(envelope, text, record.reason, usage), content_type="application/json")
 

@@ -63,6 +63,11 @@ class RequestRecord:
         self.status, self.reason, self.message = status, reason, message
         self.seconds = time.monotonic() - self.started
 
+    @property
+    def cached_tokens(self) -> int:
+        """Of the prompt, what some pod held already, as far as it said so."""
+        return self.pod_usage.cached_tokens if self.pod_usage is not None else 0
+
     def times(self) -> Times:
         """As goodput judges them."""
         return Times(self.output_tokens, self.first_token_seconds, self.last_token_seconds)
@@ -96,4 +101,5 @@ class RequestRecord:
         if self.pod_usage is not None:
             fields["prefilled_by_decode"] = self.pod_usage.prefilled_here
             fields["kv_bytes"] = self.pod_usage.kv_bytes_received
+            fields["cached_tokens"] = self.pod_usage.cached_tokens or ""
         return {name: value for name, value in {**fields, **self.details}.items() if value != ""}

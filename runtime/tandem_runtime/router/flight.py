@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -92,9 +93,19 @@ class Flight:
             prefill_peer=peer,
         )
 
+            priority=self.slo.priority,
+            objective_ms=self._objective_ms(now),
+            tpot_ms=1000 * self.slo.tpot_s if self.slo.tpot_s < inf else None,
     def fail(self, reason: str, message: str, retry_after_seconds: int | None = None) -> None:
         """Ends it without a result."""
         self.sink(Failed(self.submit.id, self.attempt, reason, message, False, retry_after_seconds=retry_after_seconds))
+    def _objective_ms(self, now: float) -> int | None:
+        """A stream that broke off goes on at once, whatever its first token was promised."""
+        if self.emitted_ids:
+            return 0
+        bound_seconds = self.slo.ttft_bound_s(len(self.submit.prompt_ids))
+        return max(0, int(1000 * (self.arrived + bound_seconds - now))) if bound_seconds < inf else None
+
 
     def details(self) -> dict[str, object]:
         """For the access log."""

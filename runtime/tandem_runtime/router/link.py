@@ -203,6 +203,9 @@ class PodLink:
             self._slots = message.slots
             self._slots_until = time.monotonic() + message.ttl_ms / 1000
             self._events.link_changed(self)
+        elif isinstance(message, wire.PodHello):
+            self.hello = message
+            self._events.link_changed(self)
 
     def _lose(self, reason: str) -> None:
         self.problem = reason

@@ -37,6 +37,7 @@ class InternalPort:
         self.pod = pod
         self.bad_frames = 0
         self.connections: list[RouterConnection] = []
+        self._told = pod.coefficients
         self._server: asyncio.Server | None = None
         self._ticker: asyncio.Task[None] | None = None
 
@@ -70,6 +71,11 @@ class InternalPort:
     def broadcast(self) -> None:
         """State and credits to every router."""
         if self.connections:
+            coefficients = self.pod.coefficients
+            if coefficients is not self._told:
+                self._told = coefficients
+                for connection in self.connections:
+                    connection.send(self.pod.hello())
             routers = len({connection.router for connection in self.connections})
             state = msgspec.structs.replace(self.pod.state(), routers=routers)
             shares = share_out(self.pod.room(), len(self.connections), self.pod.identity.incarnation)

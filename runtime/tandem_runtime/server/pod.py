@@ -58,6 +58,7 @@ class Pod:
         self.sender = KvSender(kv_identity, self.sent, pace)
         self.receiver = KvReceiver(kv_identity, self.received)
         self.preflight = Preflight(self.receiver, kv_settings.peers, lambda: self.changed.set())
+        engine.prefix_key = lambda: identity.token().encode()
         self.kv_port = 0
         self.draining = False
         self.drained: DrainReport | None = None
@@ -85,6 +86,11 @@ class Pod:
         """Requests of routers and of decode pods that have not ended."""
         return len(self._sessions) + self.sender.transfers
 
+    @property
+    def coefficients(self) -> Coefficients | None:
+        """What an emulated pod takes its time from, else what its own steps have taught it."""
+        return self.identity.coefficients or self.engine.engine.state.coefficients
+
     def sessions(self) -> list[Session]:
         """Those that have not ended."""
         return list(self._sessions)
@@ -105,7 +111,8 @@ class Pod:
             compat_hash=self.engine.capacity.compat_hash,
             max_sequences=self.engine.capacity.max_sequences,
             step_tokens=self.engine.engine.settings.step_tokens,
-            coefficients=identity.coefficients,
+            coefficients=self.coefficients,
+            keeps_prefixes=self.engine.engine.scheduler.keeps_prefixes,
         )
 
     def state(self) -> PodState:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tandem_runtime.contracts import kv_protocol as kv
 from tandem_runtime.contracts.pod_protocol import Delta, Failed, Reason, Submit, Usage
 from tandem_runtime.contracts.sampling import Sampling
+from tandem_runtime.engine.client import Hurry
 from tandem_runtime.engine.events import Broken, Event, Finished, Output, RemoteAbandoned, Reserved
 from tandem_runtime.server.text_stream import TextStream
 from tandem_runtime.transfer.pull import Pull
@@ -34,7 +35,7 @@ class Session:
         self._ids: list[int] = []
         self._words: list[str] = []
         self._logprobs: list[float] = []
-        self._origin = (0, 0)
+        self._origin = (0, 0, 0)
         self._deadline = pod.clock() + submit.remaining_ms / 1000
         self._handle = 0
 
@@ -51,6 +52,8 @@ class Session:
             submit.sampling,
             submit.remaining_ms / 1000,
             remote=submit.prefill_peer is not None,
+            salt=submit.tenant_salt,
+            hurry=hurry_of(submit),
         )
 
     def on_event(self, event: Event) -> None:
@@ -93,7 +96,8 @@ class Session:
             self._leave()
 
     def _take(self, output: Output) -> None:
-        self._origin = (output.prefilled_here, output.kv_bytes_received)
+        cached_tokens = min(output.cached_tokens, len(self.submit.prompt_ids))
+        self._origin = (output.prefilled_here, output.kv_bytes_received, cached_tokens)
         if not self._ids:
             self._pod.touched.append(self)
         for token, logprob in zip(output.ids, output.logprobs, strict=True):
@@ -154,6 +158,16 @@ class Session:
             prompt_tokens=len(submit.prompt_ids),
         )
         self._pod.receiver.fetch(Pull(self._handle, request, peer, pages, self._deadline))
+
+
+def hurry_of(submit: Submit) -> Hurry:
+    """What was promised to it, in seconds."""
+    objective, tpot = submit.objective_ms, submit.tpot_ms
+    return Hurry(
+        submit.priority,
+        math.inf if objective is None else objective / 1000,
+        math.inf if tpot is None else tpot / 1000,
+    )
 
 
 def complaint(submit: Submit, vocabulary: int) -> str:

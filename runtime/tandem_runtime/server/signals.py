@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+import msgspec
+
 from tandem_runtime.server.drain import DrainReport
 from tandem_runtime.server.internal_port import InternalPort
 from tandem_runtime.server.link_metrics import link_metrics, links_of
@@ -83,6 +85,10 @@ class Probes:
             "kv_total": state.kv_total_tokens,
             "max_sequences": pod.engine.capacity.max_sequences,
             "preemptions": engine.scheduler.counters.preempted,
+            "prefix_asked_tokens": engine.scheduler.counters.prefix_asked_tokens,
+            "prefix_hit_tokens": engine.scheduler.counters.prefix_hit_tokens,
+            "kv_cached": engine.state.cached_pages * pod.engine.capacity.page_tokens,
+            "coefficients": None if pod.coefficients is None else msgspec.to_builtins(pod.coefficients),
             "loaded_s": self.loaded_seconds,
             "kv_tx_bytes": pod.sent.tx_bytes,
             "kv_rx_bytes": pod.received.rx_bytes,
@@ -130,7 +136,11 @@ def _engine_metrics(pod: Pod) -> list[Metric]:
         gauge("tandem_engine_oldest_request_seconds", "Age of the oldest request inside", state.oldest_seconds),
         gauge("tandem_engine_pages", "Pages there are", state.total_pages),
         gauge("tandem_engine_used_pages", "Pages held", state.used_pages),
-        gauge("tandem_engine_leaked_pages", "Pages held by nobody, counted when idle", state.leaked_pages),
+        gauge("tandem_engine_cached_pages", "Pages that nobody holds and that keep a prefix", state.cached_pages),
+        gauge("tandem_engine_leaked_pages", "Pages whose books are wrong, counted when idle", state.leaked_pages),
+        counter("tandem_engine_evicted_pages_total", "Pages that lost their prefix", engine.scheduler.blocks.evictions),
+        counter("vllm:prefix_cache_queries_total", "Tokens looked up", counters.prefix_asked_tokens),
+        counter("vllm:prefix_cache_hits_total", "Tokens found", counters.prefix_hit_tokens),
     ]
 
 
