@@ -110,6 +110,16 @@ class Line:
             share = self._law.late_share - (1.0 if rank == LATE else 0.0)
             self._credit = min(self._credit + entry.tokens * share, MAX_CREDIT_TOKENS)
 
+    def rank(self, number: int) -> Rank:
+        """Where it stands."""
+        return self._where[number][0]
+
+    def charge(self, rank: Rank, entry: Waiting) -> None:
+        """One of the same tenant was sent off from another line."""
+        band = self._bands.get(rank)
+        if band is not None:
+            band.charge(entry.tenant, entry.tokens)
+
     def next_turn(self) -> float:
         """When the next request becomes late."""
         while self._turns and self._turns[0][1] not in self._where:

@@ -14,6 +14,7 @@ from typing import Final, Literal, NamedTuple
 
 from tandem_runtime.policy.drain_rate import DrainRate
 from tandem_runtime.policy.line import Line, Rank
+from tandem_runtime.policy.parked import ParkedRequests
 from tandem_runtime.policy.slack import SlackBook, SlackHistogram
 from tandem_runtime.policy.waiting import Expiry, QueueLaw, QueueLimits, Waiting
 
@@ -76,7 +77,7 @@ class WaitingQueue:
         self._timeouts: list[tuple[float, int, str]] = []
         self._arrivals: list[tuple[float, int, str]] = []
         self._pauses: list[tuple[float, int, str]] = []
-        self._parked: list[tuple[int, int, str]] = []
+        self._parked = {local: ParkedRequests(self.law) for local in (False, True)}
         self._parked_order: dict[str, None] = {}
 
     def __len__(self) -> int:
@@ -111,6 +112,7 @@ class WaitingQueue:
         if place is None:
             return
         self._line(place).discard(place.number)
+        self._parked[place.local].discard(place.number)
         self._changes += 1
         self._parked_order.pop(request_id, None)
         self.tokens -= place.entry.tokens
@@ -134,7 +136,10 @@ class WaitingQueue:
     def dispatched(self, request_id: str, now: float) -> None:
         """Takes out what was sent to a pod and counts it to its tenant and to the drain rate."""
         place = self._places[request_id]
+        rank = self._line(place).rank(place.number)
         self._line(place).dispatched(place.number)
+        for parked in self._parked.values():
+            parked.charge(rank, place.entry)
         self._changes += 1
         self.drain.count(place.entry.tokens, now)
         self.remove(request_id)
@@ -147,11 +152,7 @@ class WaitingQueue:
         place.need_tokens = need_tokens
         place.parked_at = now if place.parked_at is None else place.parked_at
         self._parked_order[request_id] = None
-        if len(self._parked) > 2 * len(self._parked_order) + MAX_STALE:  # for what left, there may never be room
-            there = [(name, self._places[name]) for name in self._parked_order if name != request_id]
-            self._parked = [(known.need_tokens, known.number, name) for name, known in there]
-            heapify(self._parked)
-        heappush(self._parked, (need_tokens, place.number, request_id))
+        self._parked[place.local].add(place.entry, place.number, need_tokens, now)
 
     def pause(self, request_id: str, until: float) -> None:
         """It goes nowhere before `until`."""
@@ -161,19 +162,20 @@ class WaitingQueue:
         heappush(self._pauses, (until, place.number, request_id))
 
     def wake(self, now: float, room_tokens: float) -> None:
-        """Parked requests that fit into `room_tokens` stand in line again, and those whose pause is over."""
+        """Those whose pause is over stand in line again, and the first few parked ones that fit into `room_tokens`."""
         while self._pauses and self._pauses[0][0] <= now:
             self._stand_again(heappop(self._pauses), now)
-        while self._parked and self._parked[0][0] <= room_tokens:
-            _, number, request_id = heappop(self._parked)
-            if request_id in self._parked_order and self._places[request_id].number == number:
-                self.unpark(request_id, now)
+        for parked in self._parked.values():
+            if parked and room_tokens > 0:
+                for found in parked.fitting(room_tokens, now, self.drain.tokens_per_second(now)):
+                    self.unpark(found.entry.id, now)
 
     def unpark(self, request_id: str, now: float) -> None:
         """Stands in line again, at the place that its key gives it."""
         place = self._places[request_id]
         if request_id in self._parked_order:
             del self._parked_order[request_id]
+            self._parked[place.local].discard(place.number)
             self._line(place).add(place.entry, place.number, now)
             self._changes += 1
 
@@ -203,7 +205,10 @@ class WaitingQueue:
             while self._arrivals and self._arrivals[0][0] <= now - self.limits.wait_for_pods_seconds:
                 self._take(heappop(self._arrivals), "no_pod", gone)
         if self.law.sheds_late and self.law.order == "deadline":
-            for entry in [*self._far.take_turned(now), *self._near.take_turned(now)]:
+            turned = [*self._far.take_turned(now), *self._near.take_turned(now)]
+            for parked in self._parked.values():
+                turned += parked.take_turned(now)
+            for entry in turned:
                 if not entry.resumed:
                     self.remove(entry.id)
                     gone.append((entry, "late"))
@@ -221,6 +226,7 @@ class WaitingQueue:
                 times.append(parked_at + self.law.pass_seconds)
         if self.law.sheds_late and self.law.order == "deadline":
             times += [self._far.next_turn(), self._near.next_turn()]
+            times += [parked.next_turn() for parked in self._parked.values() if parked]
         soonest = min(times)
         return soonest if soonest < inf else None
 

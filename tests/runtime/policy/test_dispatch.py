@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tandem_runtime.contracts.coefficients import read_coefficients
 from tandem_runtime.policy.dispatch import next_dispatch, next_look
 from tandem_runtime.policy.fleet import ChoiceLaw, Fleet
+from tandem_runtime.policy.parked import WOKEN_AT_ONCE
 from tandem_runtime.policy.pods import HEADROOM_TOKENS, PodSnapshot
 from tandem_runtime.policy.queue import WaitingQueue
 from tandem_runtime.policy.waiting import QueueLaw, QueueLimits, Waiting
@@ -178,7 +180,7 @@ def test_who_waits_for_room_stays_parked_while_the_pod_that_has_it_is_too_slow()
     queue = queue_of(1000, 1000)
     for tick in range(40):
         assert send(queue, fleet, tick / 10) == []
-    assert len(queue._parked) == 2, "nobody was woken in vain"
+    assert len(queue._parked[False]) == 2, "nobody was woken in vain"
     fleet.put(msgspec.structs.replace(slow, running=2), 4.0)
     assert sorted(send(queue, fleet, 4.0)) == [("r0", "slow"), ("r1", "slow")]
 
@@ -190,9 +192,57 @@ def test_what_left_while_it_waited_for_room_is_forgotten() -> None:
         queue.park(f"r{index}", 1 << 40, 0.0)
         if index != 7:
             queue.remove(f"r{index}")
-    assert len(queue._parked) < 2000
+    assert len(queue._parked[False]) == 1
     queue.wake(1.0, 1 << 41)
     assert queue.first(1.0) is not None
+
+
+@pytest.mark.parametrize("sizes", [(1000,), (700, 900, 1000, 1100, 2500, 4000)])
+def test_a_freed_slot_costs_a_few_looks_however_many_wait_for_room(sizes: tuple[int, ...]) -> None:
+    fleet = fleet_of(decode("d0", kv_used_tokens=10_000))
+    queue = WaitingQueue(QueueLimits(max_requests=10_000, max_tokens=1 << 40))
+    looks = 0
+
+    def count_looks(entry: Waiting) -> dict[str, int]:
+        nonlocal looks
+        looks += 1
+        return {}
+
+    for index in range(5000):
+        queue.add(Waiting(f"r{index}", 0.0, 1e9, sizes[index % len(sizes)]), 0.0)
+    assert next_dispatch(queue, fleet, 0.0, count_looks) is None
+    assert looks == 5000, "everyone is looked at once"
+    for freed in range(1, 51):
+        looks, now = 0, freed / 100
+        pod = decode("d0", running=5, kv_used_tokens=10_000 - max(sizes) - HEADROOM_TOKENS)
+        fleet.put(pod, now)
+        sent = next_dispatch(queue, fleet, now, count_looks)
+        assert sent is not None
+        assert sent.pair is not None
+        fleet.put(msgspec.structs.replace(pod, kv_used_tokens=10_000), now)
+        assert next_dispatch(queue, fleet, now, count_looks) is None
+        assert looks <= 2 * (WOKEN_AT_ONCE + 1)
+        assert len(queue) == 5000 - freed
+
+
+def test_what_was_parked_goes_by_priority_and_deadline_and_a_tenant_that_had_much_steps_back() -> None:
+    fleet = fleet_of(decode("d0", kv_used_tokens=10_000))
+    queue = WaitingQueue(law=QueueLaw(tenant_burst_tokens=2500))
+    for index in range(8):
+        queue.add(Waiting(f"low{index}", 0.0, 1e9, 1000, objective_at=50.0 + index, tenant="a"), 0.0)
+        queue.add(Waiting(f"b{index}", 0.0, 1e9, 1000, objective_at=90.0 + index, tenant="b"), 0.0)
+    queue.add(Waiting("high", 0.0, 1e9, 1000, objective_at=99.0, priority=5), 0.0)
+    queue.add(Waiting("late", 0.0, 1e9, 1000, objective_at=0.01), 0.0)
+    assert next_dispatch(queue, fleet, 0.1) is None
+    order = []
+    for _ in range(8):
+        fleet.put(decode("d0", running=5, kv_used_tokens=10_000 - 1000 - HEADROOM_TOKENS), 0.2)
+        sent = next_dispatch(queue, fleet, 0.2)
+        assert sent is not None
+        order.append(sent.entry.id)
+        fleet.put(decode("d0", running=5, kv_used_tokens=10_000), 0.2)
+        next_dispatch(queue, fleet, 0.2)
+    assert order == ["high", "low0", "low1", "low2", "b0", "low3", "b1", "low4"]
 
 
 @settings(max_examples=60)
