@@ -103,7 +103,6 @@ class EngineClient:
             objective=now + hurry.objective_seconds,
             tpot_seconds=hurry.tpot_seconds,
             prefixes=self._prefixes(salt) if inside else None,
-            shares_prefix=not remote,
         )
         self.engine.send(Add(request))
         return handle

@@ -52,8 +52,6 @@ class Request:
     tpot_seconds: float = inf
     prefixes: PrefixHashes | None = None
     """None: its pages are neither looked for nor found by others."""
-    shares_prefix: bool = True
-    """Pages that are here already are used for it; only its own are when another pod would write into all of them."""
     rank: tuple[float, int] = (0.0, 0)
     """The smallest is served first and gives its pages up last. It never changes, so that nobody waits for ever."""
     phase: Phase = Phase.QUEUED

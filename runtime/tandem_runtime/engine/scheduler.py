@@ -246,8 +246,7 @@ class Scheduler:
         self._free(request)
         self._running.remove(request)
         self._gate.returned()
-        # What was transferred is gone; it is computed here, never asked for again.
-        request.remote, request.shares_prefix = False, True
+        request.remote = False  # what was transferred is gone; it is computed here, never asked for again
         self._enter(request, Phase.QUEUED)
         insort(self._waiting, request, key=_rank)
 
@@ -283,7 +282,7 @@ class Scheduler:
 
     def _find_prefix(self, request: Request) -> list[int]:
         """Pages with the beginning of its tokens; the last token is always computed, as something must follow it."""
-        if request.prefixes is None or not request.shares_prefix or not self.keeps_prefixes:
+        if request.prefixes is None or not self.keeps_prefixes:
             return []
         whole = (len(request.tokens) - 1) // self.capacity.page_tokens
         return self.blocks.match(request.prefixes.of_pages(request.tokens, whole))
