@@ -92,6 +92,25 @@ class Startup(msgspec.Struct, frozen=True, kw_only=True):
     scheduled: float | None = None
 
 
+class DrainSignals(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the requests that were in a pod when it began to drain. The sum of the outcomes is
+    inFlightAtStart when it is done."""
+
+    pod: str
+    role: str
+    incarnation: str
+    cause: str
+    """order: POST /drain; terminated: the pod said that it is shutting down."""
+    in_flight_at_start: int = msgspec.field(name="inFlightAtStart")
+    completed: int
+    migrated: int
+    lost: int
+    cancelled: int
+    """Their clients left."""
+    seconds: float
+    done: bool
+
+
 class RouterSignals(msgspec.Struct, frozen=True, kw_only=True):
     """The document."""
 
@@ -108,6 +127,8 @@ class RouterSignals(msgspec.Struct, frozen=True, kw_only=True):
     pods: list[PodView]
     not_connected: list[Unconnected]
     startups: list[Startup]
+    drains: list[DrainSignals] = []
+    """The latest ones."""
 
 
 def read_router_signals(document: bytes) -> RouterSignals:

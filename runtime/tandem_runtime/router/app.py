@@ -20,6 +20,7 @@ from tandem_runtime.router.access import Access
 from tandem_runtime.router.admin import Admin
 from tandem_runtime.router.backend import RouterBackend
 from tandem_runtime.router.counters import Counters
+from tandem_runtime.router.draining import Draining
 from tandem_runtime.router.endpoints import EndpointWatcher
 from tandem_runtime.router.key_folder import KeyFolder
 from tandem_runtime.router.settings import RouterSettings
@@ -72,7 +73,8 @@ class RouterApp:
         self.set_classes(classes or Classes())
         self.http_port = self.metrics_port = 0
         admin = Admin(settings, self.backend, self.counters, lambda: self.front.in_flight, self._not_ready, self.access)
-        self._metrics = MetricsServer(admin.routes())
+        self._draining = Draining(self.backend, settings.token, time.monotonic)
+        self._metrics = MetricsServer(admin.routes(), self._draining.routes())
         self._watcher = EndpointWatcher(endpoints, self.backend.set_addresses, settings.watch_seconds)
         self._ports = ports
         self._classes_file = classes_file
@@ -118,6 +120,7 @@ class RouterApp:
         await asyncio.gather(*self._watching, return_exceptions=True)
         if self._runner is not None:
             await self._runner.cleanup()
+        self._draining.close()
         await self.backend.close()
         self._metrics.stop()
 

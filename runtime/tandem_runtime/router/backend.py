@@ -28,6 +28,8 @@ from tandem_runtime.policy.queue import QueueFull, WaitingQueue
 from tandem_runtime.policy.waiting import Waiting
 from tandem_runtime.router.board import PodBoard
 from tandem_runtime.router.counters import Counters
+from tandem_runtime.router.draining import begin_drain
+from tandem_runtime.router.drains import Drains
 from tandem_runtime.router.endpoints import Address
 from tandem_runtime.router.flight import Flight
 from tandem_runtime.router.link import PodLink
@@ -35,6 +37,8 @@ from tandem_runtime.router.settings import RouterSettings
 
 TURNED_AWAY = frozenset({Reason.OVERLOADED, Reason.DRAINING})
 """Reasons of pods that did not begin: the request goes back to the queue, as long as its timeout allows."""
+NO_FAILURES = TURNED_AWAY | {"moved"}
+"""Nor is it the request's fault that somebody drains its pod."""
 
 
 class RouterBackend:
@@ -54,6 +58,7 @@ class RouterBackend:
         """By kind: what made requests move to another pod."""
         self.ways: Counter[str] = Counter()
         """By who computes the prompt: dispatches."""
+        self.drains = Drains()
         self._settings = settings
         self._clock = clock
         self._flights: dict[str, Flight] = {}
@@ -105,6 +110,8 @@ class RouterBackend:
         if flight is None:
             return
         self._details[request_id] = flight.details()
+        if self.drains.records:
+            self.drains.ended(request_id, flight.outcome, self._clock())
         self.queue.remove(request_id)
         link = flight.link
         if link is not None and link.flights.get(request_id) is flight:
@@ -154,8 +161,16 @@ class RouterBackend:
             contexts = [other.hello.max_context_tokens for other in self.links.values() if other.hello is not None]
             self._pod_context_tokens = min(contexts)
             self.board.note_start(link)
+            if link.state is not None and link.state.draining:
+                begin_drain(self.drains, link, link.hello, "terminated", self._clock())
         self.board.touch(link)
         self._schedule_pump()
+
+    def move_all(self, link: PodLink, why: str) -> None:
+        """What the pod decodes goes on elsewhere; it is told to stop."""
+        for flight in list(link.flights.values()):
+            link.send(Cancel(flight.submit.id, flight.attempt))
+            self._retry(flight, "moved", why)
 
     def link_lost(self, link: PodLink, reason: str) -> None:
         """All that ran there goes on elsewhere."""
@@ -178,6 +193,7 @@ class RouterBackend:
         flight.emitted_ids += delta.ids
         self._count_prefilled(flight)
         if delta.finish_reason is not None:
+            flight.outcome = "completed"
             self._release(flight)
             self._schedule_pump()
         flight.sink(delta)
@@ -190,6 +206,7 @@ class RouterBackend:
         if failed.retryable:
             self._retry(flight, failed.reason, f"{link.name()}: {failed.message}")
         else:
+            flight.outcome = "lost"
             self._release(flight)
             flight.sink(failed)
             self._schedule_pump()
@@ -200,17 +217,20 @@ class RouterBackend:
         link = flight.link
         if link is not None and link.hello is not None:
             flight.failed_at |= {link.hello.incarnation}
+        if self.drains.records:
+            self._note_move(flight)
         self._release(flight)
         flight.attempt += 1
         flight.retries.append(why)
         self.retries[kind] += 1
-        flight.failures += kind not in TURNED_AWAY
+        flight.failures += kind not in NO_FAILURES
         if flight.failures >= self._settings.max_attempts:
             flight.fail("attempts_exhausted", f"{flight.failures} attempts failed; the last: {why}")
             return
         if len(flight.emitted_ids) >= flight.submit.sampling.max_tokens:
             # The pod went between its last token and its goodbye: nothing is left to compute.
             end = len(flight.emitted_ids)
+            flight.outcome = "completed"
             flight.sink(Delta(flight.submit.id, flight.attempt, end, [], "", finish_reason="length"))
             return
         now = self._clock()
@@ -287,6 +307,11 @@ class RouterBackend:
             f"the largest pod has {hold.largest_tokens}",
         )
 
+    def _note_move(self, flight: Flight) -> None:
+        for link in (flight.link, flight.prefill_link):
+            if link is not None and link.hello is not None:
+                self.drains.moved(flight.submit.id, link.hello.incarnation, self._clock())
+
     def _release(self, flight: Flight) -> None:
         self._count_prefilled(flight)
         if flight.link is not None:
@@ -297,6 +322,8 @@ class RouterBackend:
     def _count_prefilled(self, flight: Flight) -> None:
         if flight.prefill_link is not None:
             flight.prefill_link.prefilling.end(flight.submit.id, self._clock())
+            if self.drains.records and flight.prefill_link.hello is not None:
+                self.drains.completed(flight.submit.id, flight.prefill_link.hello.incarnation, self._clock())
             self.board.touch(flight.prefill_link)
             flight.prefill_link = None
             self._schedule_pump()

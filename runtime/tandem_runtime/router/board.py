@@ -14,6 +14,7 @@ from tandem_runtime.policy.choice import NOTHING_CACHED
 from tandem_runtime.policy.fleet import ChoiceLaw, Fleet
 from tandem_runtime.policy.pods import PodSnapshot
 from tandem_runtime.router.endpoints import Address
+from tandem_runtime.router.fences import Fences
 from tandem_runtime.router.link import PodLink
 
 MAX_STARTUPS = 256
@@ -28,6 +29,7 @@ class PodBoard:
     def __init__(self, law: ChoiceLaw, clock: Callable[[], float]) -> None:
         self.links: dict[Address, PodLink] = {}
         self.fleet = Fleet(law)
+        self.fences = Fences()
         self.startups: dict[str, Startup] = {}
         """By incarnation, the latest ones."""
         self._clock = clock
@@ -44,9 +46,10 @@ class PodBoard:
         """Looks at the links that changed, and at all of them when leases may have ended."""
         if now - self._leases_seen >= LEASE_CHECK_SECONDS:
             self._leases_seen = now
+            self.fences.forget(now)
             self._stale.update(self.links.values())
         for link in self._stale:
-            snapshot = link.snapshot(now)
+            snapshot = self._snapshot(link, now)
             if link.known_as and (snapshot is None or snapshot.incarnation != link.known_as):
                 self.fleet.drop(link.known_as)
                 self._prefixes.drop(link.known_as)
@@ -65,7 +68,14 @@ class PodBoard:
     def snapshots(self) -> list[PodSnapshot]:
         """Of all pods that are connected."""
         now = self._clock()
-        return [snapshot for link in self.links.values() if (snapshot := link.snapshot(now)) is not None]
+        return [snapshot for link in self.links.values() if (snapshot := self._snapshot(link, now)) is not None]
+
+    def _snapshot(self, link: PodLink, now: float) -> PodSnapshot | None:
+        snapshot = link.snapshot(now)
+        if snapshot is None or not self.fences:
+            return snapshot
+        self.fences.seen(snapshot.pod, snapshot.incarnation, now)
+        return msgspec.structs.replace(snapshot, fenced=snapshot.incarnation in self.fences)
 
     def routers(self) -> int:
         """Connected to the pods, this one among them; 0 while no pod tells."""

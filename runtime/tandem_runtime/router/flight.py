@@ -13,6 +13,7 @@ from tandem_runtime.contracts.goodput import SloClass
 from tandem_runtime.contracts.pod_protocol import Failed, PrefillPeer, Submit
 from tandem_runtime.openai.backend import Sink
 from tandem_runtime.policy.waiting import Waiting
+from tandem_runtime.router.drains import Outcome
 
 if TYPE_CHECKING:
     from tandem_runtime.router.link import PodLink
@@ -41,6 +42,8 @@ class Flight:
     """Where its events go."""
     attempt: int = 0
     """Goes up with each pod it is sent to after the first."""
+    outcome: Outcome = "cancelled"
+    """As long as nothing else ended it."""
     failures: int = 0
     """Attempts that failed while pods worked on it; being turned away does not count."""
     emitted_ids: list[int] = field(default_factory=list)
@@ -90,15 +93,12 @@ class Flight:
             attempt=self.attempt,
             emitted_ids=list(self.emitted_ids),
             remaining_ms=max(1, int(1000 * (self.timeout_at - now))),
-            prefill_peer=peer,
-        )
-
             priority=self.slo.priority,
             objective_ms=self._objective_ms(now),
             tpot_ms=1000 * self.slo.tpot_s if self.slo.tpot_s < inf else None,
-    def fail(self, reason: str, message: str, retry_after_seconds: int | None = None) -> None:
-        """Ends it without a result."""
-        self.sink(Failed(self.submit.id, self.attempt, reason, message, False, retry_after_seconds=retry_after_seconds))
+            prefill_peer=peer,
+        )
+
     def _objective_ms(self, now: float) -> int | None:
         """A stream that broke off goes on at once, whatever its first token was promised."""
         if self.emitted_ids:
@@ -106,6 +106,10 @@ class Flight:
         bound_seconds = self.slo.ttft_bound_s(len(self.submit.prompt_ids))
         return max(0, int(1000 * (self.arrived + bound_seconds - now))) if bound_seconds < inf else None
 
+    def fail(self, reason: str, message: str, retry_after_seconds: int | None = None) -> None:
+        """Ends it without a result."""
+        self.outcome = "lost"
+        self.sink(Failed(self.submit.id, self.attempt, reason, message, False, retry_after_seconds=retry_after_seconds))
 
     def details(self) -> dict[str, object]:
         """For the access log."""

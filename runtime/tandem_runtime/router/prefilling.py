@@ -32,6 +32,10 @@ class Prefilling:
             self._seconds -= found[1]
             self._moved = now
 
+    def requests(self) -> list[str]:
+        """Their ids, the first one first."""
+        return list(self._prompts)
+
     def left_seconds(self, now: float) -> float:
         """The first one may be nearly done, but what is behind it has not begun however late it is."""
         if not self._prompts:

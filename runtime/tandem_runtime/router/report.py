@@ -68,6 +68,7 @@ def make_signals(
             if link.hello is None
         ],
         startups=list(backend.board.startups.values()),
+        drains=[drain.signals(now) for drain in backend.drains.records.values()],
     )
 
 
@@ -102,7 +103,9 @@ def make_metrics(backend: RouterBackend, counters: Counters, in_flight: int) -> 
         ({"status": status, "reason": reason, "class": name}, float(count))
         for (status, reason, name), count in counters.answers.items()
     ]
-    serving = [pod.role for pod in backend.snapshots() if pod.serves()]
+    pods = backend.snapshots()
+    serving = [pod.role for pod in pods if pod.serves()]
+    fenced = [({"pod": pod.pod, "role": pod.role}, 1.0) for pod in pods if pod.fenced]
     waiting = dict.fromkeys(classes, 0)
     for entry in backend.queue.entries():
         waiting[entry.request_class] = waiting.get(entry.request_class, 0) + 1
@@ -122,6 +125,11 @@ def make_metrics(backend: RouterBackend, counters: Counters, in_flight: int) -> 
     )
     roles = {role: serving.count(role) for role in ("prefill", "decode", "both")}
     yield labelled("tandem_router_pods", "Connected pods that serve", "role", roles, "gauge")
+    yield Metric("tandem_router_fenced", "Pods that get nothing new because somebody ends them", "gauge", [*fenced])
+    yield labelled("tandem_router_drains_total", "Pods that began to drain", "cause", backend.drains.causes)
+    yield labelled(
+        "tandem_router_drained_requests_total", "What became of their requests", "outcome", backend.drains.totals
+    )
     yield gauge("tandem_router_in_flight_requests", "Requests being answered", in_flight)
     yield labelled("tandem_router_queue_requests", "Requests that no pod has taken yet", "class", waiting, "gauge")
     yield gauge("tandem_router_queue_tokens", "Their prompt tokens", backend.queue.tokens)

@@ -1,4 +1,4 @@
-"""A few lines of HTTP for probes and scrapes: GET only, one answer per connection.
+"""A few lines of HTTP for probes, scrapes and small orders: GET and POST, one answer per connection.
 
 A pod's metrics port needs no more, and an HTTP framework would double an emulated pod's start-up time and memory.
 """
@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 log = logging.getLogger(__name__)
 
 REQUEST_SECONDS = 5.0
 REQUEST_BYTES = 1 << 16
+"""Of the head, and of the body: what is ordered here takes a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +34,29 @@ def text(status: int, words: str) -> Answer:
     return Answer(status, f"{words}\n".encode())
 
 
-def as_json(value: Any) -> Answer:
+def as_json(value: Any, status: int = 200) -> Answer:
     """A JSON document."""
-    return Answer(200, json.dumps(value).encode(), "application/json")
+    return Answer(status, json.dumps(value).encode(), "application/json")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A POST: names of headers are lower case."""
+
+    headers: Mapping[str, str]
+    body: bytes
 
 
 Route = Callable[[], Answer]
-PHRASES = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
+OrderRoute = Callable[[Order], Answer]
 
 
 class MetricsServer:
-    """Serves `routes`, path to a function that answers at once."""
+    """Serves `routes` (GET) and `orders` (POST), path to a function that answers at once."""
 
-    def __init__(self, routes: dict[str, Route]) -> None:
+    def __init__(self, routes: Mapping[str, Route], orders: Mapping[str, OrderRoute] | None = None) -> None:
         self._routes = routes
+        self._orders = orders or {}
         self._server: asyncio.Server | None = None
 
     async def start(self, bind: str, port: int) -> int:
@@ -61,8 +72,8 @@ class MetricsServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), REQUEST_SECONDS)
-            answer = self._answer(head)
-            phrase = PHRASES.get(answer.status, "")
+            answer = self._answer(head) if not head.startswith(b"POST ") else await self._take(head, reader)
+            phrase = HTTPStatus(answer.status).phrase
             writer.write(
                 f"HTTP/1.1 {answer.status} {phrase}\r\nContent-Type: {answer.content_type}\r\n"
                 f"Content-Length: {len(answer.body)}\r\nConnection: close\r\n\r\n".encode()
@@ -83,13 +94,35 @@ class MetricsServer:
         if len(parts) != 3:
             return text(400, "not an HTTP request")
         method, path = parts[0], parts[1].split(b"?")[0].decode(errors="replace")
-        if method != b"GET":
-            return text(405, "GET only")
+        if method != b"GET" or path in self._orders:
+            return text(405, "POST only" if path in self._orders else "GET only")
         route = self._routes.get(path)
         if route is None:
             return text(404, f"no such path; there are {', '.join(self._routes)}")
-        try:
-            return route()
-        except Exception as error:
-            log.exception("GET %s failed", path)
-            return text(503, f"{type(error).__name__}: {error}")
+        return _call(f"GET {path}", route)
+
+    async def _take(self, head: bytes, reader: asyncio.StreamReader) -> Answer:
+        first, *lines = head.decode("latin-1").split("\r\n")
+        parts = first.split()
+        if len(parts) != 3:
+            return text(400, "not an HTTP request")
+        path = parts[1].split("?")[0]
+        if path not in self._orders:
+            if path in self._routes or not self._orders:
+                return text(405, "GET only")
+            return text(404, f"no such path; POST goes to {', '.join(self._orders)}")
+        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        length = headers.get("content-length", "")
+        if not (length.isascii() and length.isdigit() and int(length[:9]) <= REQUEST_BYTES and len(length) < 9):
+            return text(411 if not length else 413, f"send a body with Content-Length of at most {REQUEST_BYTES}")
+        body = await asyncio.wait_for(reader.readexactly(int(length)), REQUEST_SECONDS)
+        return _call(f"POST {path}", lambda: self._orders[path](Order(headers, body)))
+
+
+def _call(what: str, route: Route) -> Answer:
+    """503 instead of a connection that breaks."""
+    try:
+        return route()
+    except Exception as error:
+        log.exception("%s failed", what)
+        return text(503, f"{type(error).__name__}: {error}")

@@ -37,6 +37,7 @@ class FakePod:
     """Pause before each token."""
     max_context_tokens: int = 4096
     ready: bool = True
+    draining: bool = False
     kv_total_tokens: int = 100_000
     slots: int | None = None
     routers: int = 0
@@ -156,7 +157,7 @@ class FakePod:
         return wire.PodState(
             self.incarnation,
             ready=self.ready,
-            draining=False,
+            draining=self.draining,
             running=len(self._work),
             waiting=0,
             waiting_tokens=0,
