@@ -10,35 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
-from tandem_runtime.contracts.hashing import BLOCK_TOKENS
 from tandem_runtime.contracts.pod_protocol import Reason
 from tandem_runtime.contracts.sampling import Alternatives
+from tandem_runtime.engine.admission import Admission
 from tandem_runtime.engine.batching import BatchGate
-from tandem_runtime.engine.blocks import BlockPool
 from tandem_runtime.engine.budget import Allowance, seconds_left
+from tandem_runtime.engine.counters import Counters
 from tandem_runtime.engine.estimate import StepEstimate
 from tandem_runtime.engine.events import Broken, Event, Finished, Output, PrefillDone, RemoteAbandoned, Reserved
 from tandem_runtime.engine.executor import Capacity, Plan, SequenceStep, StepResult
 from tandem_runtime.engine.limits import Queued, SchedulerSettings, refusal
 from tandem_runtime.engine.request import Phase, Request, page_count
-
-
-@dataclass(slots=True)
-class Counters:
-    """Cumulative since start; added == finished + aborted + failed + those that are inside."""
-
-    added: int = 0
-    finished: int = 0
-    aborted: int = 0
-    failed: int = 0
-    preempted: int = 0
-    prompt_tokens: int = 0
-    output_tokens: int = 0
-    stale_pages: int = 0
-    remote_fallbacks: int = 0
-    prefix_asked_tokens: int = 0
-    """Of requests when they were first admitted."""
-    prefix_hit_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +38,16 @@ class Scheduler:
     def __init__(self, capacity: Capacity, settings: SchedulerSettings, emit: Callable[[Event], None]) -> None:
         self.capacity = capacity
         self.settings = settings
-        self.blocks = BlockPool(capacity.pages)
-        self.estimate = StepEstimate(capacity)
         self.counters = Counters()
+        self.estimate = StepEstimate(capacity)
         self.requests: dict[int, Request] = {}
-        self.keeps_prefixes = settings.prefix_cache and capacity.page_tokens % BLOCK_TOKENS == 0
-        """Pages that are not whole blocks of the contract's hash cannot be shared."""
+        self._admission = Admission(capacity, settings, self.counters)
+        self.blocks = self._admission.blocks
+        self.keeps_prefixes = self._admission.keeps_prefixes
         self._waiting: list[Request] = []
         self._running: list[Request] = []
         self._emit = emit
         self._arrivals = 0
-        self._watermark = int(capacity.pages * settings.free_page_share)
         size = min(settings.batch_requests, capacity.max_sequences)
         self._gate = BatchGate(settings.batching, size, settings.batch_wait_seconds)
         self.context_tokens = min(capacity.max_context_tokens, capacity.pages * capacity.page_tokens)
@@ -131,13 +112,8 @@ class Scheduler:
         for group in (self._waiting, self._running):
             if request in group:
                 group.remove(request)
-        self._free(request)
+        self._admission.free(request)
         request.phase = Phase.ENDED
-
-    def _free(self, request: Request) -> None:
-        self.blocks.release(request.pages)
-        request.pages = []
-        request.computed = request.published = 0
 
     def expire(self, now: float) -> None:
         """Ends what is beyond its deadline; a wait for another pod's KV turns into local work instead."""
@@ -187,7 +163,7 @@ class Scheduler:
         if request is None or request.phase is not Phase.REMOTE_KV:
             return
         request.kv_bytes_received = bytes_received
-        self._advance(request, len(request.tokens) - request.computed)
+        self._admission.advance(request, len(request.tokens) - request.computed)
         self._enter(request, Phase.DECODE)
         self._append(request, first_token, logprob, others or [])
 
@@ -243,7 +219,7 @@ class Scheduler:
 
     def _preempt(self, request: Request) -> None:
         self.counters.preempted += 1
-        self._free(request)
+        self._admission.free(request)
         self._running.remove(request)
         self._gate.returned()
         request.remote = False  # what was transferred is gone; it is computed here, never asked for again
@@ -251,22 +227,10 @@ class Scheduler:
         insort(self._waiting, request, key=_rank)
 
     def _admit(self, request: Request, now: float) -> bool:
-        """Reserves all pages that the request's tokens need, and room for the next token."""
-        extra = 0 if request.handoff else 1
-        wanted = page_count(len(request.tokens) + extra, self.capacity.page_tokens)
-        active = sum(1 for r in self._running if r.phase is not Phase.SENDING)
-        if active >= self.capacity.max_sequences:
-            return False
-        cached = self._find_prefix(request)
-        revived = sum(1 for page in cached if not self.blocks.holders(page))
-        if self.blocks.free < wanted - len(cached) + revived + self._keep_free(request, wanted):
+        """False when there is no room for it."""
+        if not self._admission.reserve(request, self._running):
             return False
         self._waiting.remove(request)
-        self.blocks.take(cached)
-        request.pages = cached + self.blocks.allocate(wanted - len(cached))
-        request.published = len(cached)
-        request.computed = len(cached) * self.capacity.page_tokens
-        self._count_prefix(request)
         self._gate.joined()
         insort(self._running, request, key=_rank)
         self._start(request, now)
@@ -279,32 +243,6 @@ class Scheduler:
             self._emit(Reserved(request.handle, pages, request.published))
         else:
             self._enter(request, Phase.PREFILL)
-
-    def _find_prefix(self, request: Request) -> list[int]:
-        """Pages with the beginning of its tokens; the last token is always computed, as something must follow it."""
-        if request.prefixes is None or not self.keeps_prefixes:
-            return []
-        whole = (len(request.tokens) - 1) // self.capacity.page_tokens
-        return self.blocks.match(request.prefixes.of_pages(request.tokens, whole))
-
-    def _count_prefix(self, request: Request) -> None:
-        if request.cached_tokens is None:
-            request.cached_tokens = request.computed
-            self.counters.prefix_asked_tokens += len(request.tokens)
-            self.counters.prefix_hit_tokens += request.computed
-
-    def _keep_free(self, request: Request, wanted: int) -> int:
-        """Pages that must stay free: what those inside, and the request itself, will want soon."""
-        if not self._running:
-            return 0
-        soon = sum(self._growth(r, len(r.pages)) for r in self._running) + self._growth(request, wanted)
-        return max(self._watermark, soon)
-
-    def _growth(self, request: Request, pages: int) -> int:
-        if request.handoff:
-            return 0
-        tokens = min(len(request.tokens) + self.settings.headroom_tokens, request.most_tokens)
-        return max(0, page_count(tokens, self.capacity.page_tokens) - pages)
 
     def _add_chunk(self, work: list[Work], request: Request, allowance: Allowance) -> None:
         left = len(request.tokens) - request.computed
@@ -342,7 +280,7 @@ class Scheduler:
         for item, token, logprob, others in zip(work, result.ids, result.logprobs, alternatives, strict=True):
             request = item.request
             before = request.computed
-            self._advance(request, item.tokens)
+            self._admission.advance(request, item.tokens)
             if request.phase is Phase.PREFILL:
                 here = max(0, min(request.computed, request.given_tokens) - before)
                 request.prefilled_here += here
@@ -358,17 +296,6 @@ class Scheduler:
             else:
                 self._enter(request, Phase.DECODE)
                 self._append(request, token, logprob or 0.0, others)
-
-    def _advance(self, request: Request, tokens: int) -> None:
-        """So many more tokens have their KV; pages that are complete now can be found by others."""
-        request.computed += tokens
-        whole = request.computed // self.capacity.page_tokens
-        if whole <= request.published or request.prefixes is None or not self.keeps_prefixes:
-            return
-        hashes = request.prefixes.of_pages(request.tokens, whole)
-        for ordinal in range(request.published, whole):
-            self.blocks.publish(request.pages[ordinal], hashes[ordinal])
-        request.published = whole
 
     def _append(self, request: Request, token: int, logprob: float, others: Alternatives) -> None:
         index = request.output_tokens

@@ -1,0 +1,84 @@
+"""Pages for a request that comes in: what the prefix cache has, what is fresh, and what must stay free for others.
+
+Pure: it moves pages between the pool and requests, and decides nothing about order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tandem_runtime.contracts.hashing import BLOCK_TOKENS
+from tandem_runtime.engine.blocks import BlockPool
+from tandem_runtime.engine.counters import Counters
+from tandem_runtime.engine.executor import Capacity
+from tandem_runtime.engine.limits import SchedulerSettings
+from tandem_runtime.engine.request import Phase, Request, page_count
+
+
+class Admission:
+    """Of one scheduler."""
+
+    def __init__(self, capacity: Capacity, settings: SchedulerSettings, counters: Counters) -> None:
+        self.blocks = BlockPool(capacity.pages)
+        self.keeps_prefixes = settings.prefix_cache and capacity.page_tokens % BLOCK_TOKENS == 0
+        """Pages that are not whole blocks of the contract's hash cannot be shared."""
+        self._capacity, self._settings, self._counters = capacity, settings, counters
+        self._watermark = int(capacity.pages * settings.free_page_share)
+
+    def reserve(self, request: Request, running: Sequence[Request]) -> bool:
+        """All pages that the request's tokens need, and room for the next token; False when it does not fit now."""
+        active = sum(1 for r in running if r.phase is not Phase.SENDING)
+        if active >= self._capacity.max_sequences:
+            return False
+        extra = 0 if request.handoff else 1
+        wanted = page_count(len(request.tokens) + extra, self._capacity.page_tokens)
+        cached = self._find_prefix(request)
+        revived = sum(1 for page in cached if not self.blocks.holders(page))
+        if self.blocks.free < wanted - len(cached) + revived + self._keep_free(request, wanted, running):
+            return False
+        self.blocks.take(cached)
+        request.pages = cached + self.blocks.allocate(wanted - len(cached))
+        request.published = len(cached)
+        request.computed = len(cached) * self._capacity.page_tokens
+        if request.cached_tokens is None:
+            request.cached_tokens = request.computed
+            self._counters.prefix_asked_tokens += len(request.tokens)
+            self._counters.prefix_hit_tokens += request.computed
+        return True
+
+    def _find_prefix(self, request: Request) -> list[int]:
+        """Pages with the beginning of its tokens; the last token is always computed, as something must follow it."""
+        if request.prefixes is None or not self.keeps_prefixes:
+            return []
+        whole = (len(request.tokens) - 1) // self._capacity.page_tokens
+        return self.blocks.match(request.prefixes.of_pages(request.tokens, whole))
+
+    def _keep_free(self, request: Request, wanted: int, running: Sequence[Request]) -> int:
+        """Pages that must stay free: what those inside, and the request itself, will want soon."""
+        if not running:
+            return 0
+        soon = sum(self._growth(r, len(r.pages)) for r in running) + self._growth(request, wanted)
+        return max(self._watermark, soon)
+
+    def _growth(self, request: Request, pages: int) -> int:
+        if request.handoff:
+            return 0
+        tokens = min(len(request.tokens) + self._settings.headroom_tokens, request.most_tokens)
+        return max(0, page_count(tokens, self._capacity.page_tokens) - pages)
+
+    def advance(self, request: Request, tokens: int) -> None:
+        """So many more tokens have their KV; pages that are complete now can be found by others."""
+        request.computed += tokens
+        whole = request.computed // self._capacity.page_tokens
+        if whole <= request.published or request.prefixes is None or not self.keeps_prefixes:
+            return
+        hashes = request.prefixes.of_pages(request.tokens, whole)
+        for ordinal in range(request.published, whole):
+            self.blocks.publish(request.pages[ordinal], hashes[ordinal])
+        request.published = whole
+
+    def free(self, request: Request) -> None:
+        """Gives its pages back; those that are known by their hash can be found until they are needed."""
+        self.blocks.release(request.pages)
+        request.pages = []
+        request.computed = request.published = 0

@@ -1,0 +1,23 @@
+"""What the scheduler counts; cumulative since the start of the process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Counters:
+    """added == finished + aborted + failed + those that are inside."""
+
+    added: int = 0
+    finished: int = 0
+    aborted: int = 0
+    failed: int = 0
+    preempted: int = 0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    stale_pages: int = 0
+    remote_fallbacks: int = 0
+    prefix_asked_tokens: int = 0
+    """Of requests when they were first admitted."""
+    prefix_hit_tokens: int = 0
