@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from tandem_runtime.contracts.framing import FrameError
-from tandem_runtime.contracts.sampling import Sampling
+from tandem_runtime.contracts.sampling import Alternatives, Sampling
 
 PROTO: Final = 1
 HEARTBEAT_SECONDS: Final = 0.8
@@ -109,6 +109,8 @@ class Grant(msgspec.Struct, frozen=True, tag="GRANT"):
     req: str
     attempt: int
     pages: list[tuple[int, int]]
+    first: int = -1
+    """How many were granted before, so that a GRANT that comes twice is harmless; -1: not said."""
 
 
 class Frame(msgspec.Struct, frozen=True, tag="FRAME"):
@@ -139,6 +141,8 @@ class Commit(msgspec.Struct, frozen=True, tag="COMMIT"):
     chain_hash: bytes
     frames_sent: int
     resent_pages: int = 0
+    alternatives: Alternatives = []
+    """To the first token, where sampling.logprobs asks for them."""
 
 
 class Nack(msgspec.Struct, frozen=True, tag="NACK"):

@@ -155,7 +155,7 @@ class Inbound:
             return []
         start = self._granted
         self._granted += min(left, self._window - max(0, self.outstanding_pages))
-        return [Tell(kv.Grant(*self.key, self._pages[start : self._granted]))]
+        return [Tell(kv.Grant(*self.key, self._pages[start : self._granted], start - self._first))]
 
     def _nack(self, ordinals: list[int]) -> list[InboundStep]:
         """Each page is asked for once more, and only once."""

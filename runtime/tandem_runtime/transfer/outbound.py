@@ -68,10 +68,13 @@ class Outbound:
         """The peer said something."""
         self._lease_end = now + self._limits.lease_seconds
 
-    def grant(self, pages: list[tuple[int, int]], now: float) -> list[OutboundStep]:
-        """More room at D."""
-        if self.ended:
-            return []
+    def grant(self, pages: list[tuple[int, int]], first: int, now: float) -> list[OutboundStep]:
+        """More room at D; `first`: how many D had granted before, -1 when it does not say."""
+        held = len(self._granted)
+        if self.ended or 0 <= first < held:
+            return []  # it came twice
+        if first > held:
+            return self.give_up(f"GRANT from page {first} on; {held} were granted before")
         self._granted.extend(pages)
         if len(self._granted) > self.pages:
             return self.give_up(f"{len(self._granted)} pages granted for {self.pages}")
@@ -144,6 +147,7 @@ class Outbound:
             chain_hash=chain_hash(request.tokens, token, request.salt),
             frames_sent=self.sent_frames,
             resent_pages=len(self._resent),
+            alternatives=done.alternatives,
         )
         return [Tell(message)]
 

@@ -111,7 +111,8 @@ class KvReceiver:
         """Everything is here and checked."""
         self._fetches.pop(attempt.handle, None)
         self.stats.completed += 1
-        command = RemoteCommit(attempt.handle, commit.first_token, commit.logprob, attempt.received_bytes)
+        first = (commit.first_token, commit.logprob)
+        command = RemoteCommit(attempt.handle, *first, attempt.received_bytes, commit.alternatives)
         self.identity.engine.send(command)
 
     def hand_over(self, page: RemotePage) -> None:

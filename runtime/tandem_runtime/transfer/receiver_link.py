@@ -219,6 +219,8 @@ class ReceiverLink:
                 self._stats.busy += isinstance(message, kv.Busy)
                 if attempt := self._inbound.get((message.req, message.attempt)):
                     self._do(attempt, attempt.hear(message, self._token, self._now()))
+                elif isinstance(message, kv.Ready | kv.Commit):
+                    channel.send(kv.Abort(message.req, message.attempt, "not wanted"))  # it must not hold pages for us
             case kv.Reject(reason=reason):
                 raise Rejected(reason)
             case _:

@@ -106,8 +106,8 @@ class SenderLink:
     def _advance(self, job: Job, message: kv.Grant | kv.Ack | kv.Abort | kv.Nack) -> None:
         core, now = job.core, self.now()
         match message:
-            case kv.Grant(pages=pages):
-                self._do(job, core.grant(pages, now))
+            case kv.Grant(pages=pages, first=first):
+                self._do(job, core.grant(pages, first, now))
             case kv.Nack(pages=pages):
                 self._stats.nacks += 1
                 self._do(job, core.nack(pages, now))
