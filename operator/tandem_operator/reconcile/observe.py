@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from tandem_runtime.contracts.names import LABEL_DEPLOYMENT, LABEL_MANAGED_BY, LABEL_REVISION, LABEL_ROLE, MANAGED_BY
 
 from tandem_operator.reconcile.world import Cluster, Object
 
 CHILD_KINDS = ("Deployment", "Service", "ConfigMap")
+OVERDUE: Final = timedelta(seconds=60)
+"""A pod that should have ended so long ago is on a node that answers no more."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,23 @@ def is_rolled_out(deployment: Object | None) -> bool:
     if deployment is None or not is_available(deployment):
         return False
     return bool(deployment["status"].get("replicas", 0) == deployment["status"].get("updatedReplicas", 0))
+
+
+def routers_alive(observed: Observed, now: datetime | None) -> set[str]:
+    """Revisions of router pods that may still answer, those on their way out included."""
+    return {
+        label(pod, LABEL_REVISION)
+        for pod in observed.pods
+        if label(pod, LABEL_ROLE) == "router"
+        and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
+        and not _is_overdue(pod, now)
+    }
+
+
+def _is_overdue(pod: Object, now: datetime | None) -> bool:
+    """`deletionTimestamp` is when its grace ends."""
+    ends = pod["metadata"].get("deletionTimestamp")
+    return bool(ends and now and datetime.fromisoformat(str(ends)) + OVERDUE < now)
 
 
 def router_revision(router: Object | None) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from tandem_runtime.contracts.names import LABEL_REVISION, LABEL_ROLE
@@ -11,7 +12,14 @@ from tandem_runtime.contracts.names import LABEL_REVISION, LABEL_ROLE
 from tandem_operator.api import names
 from tandem_operator.api.deployment import InferenceDeployment
 from tandem_operator.config import RenderSettings
-from tandem_operator.reconcile.observe import Observed, is_available, is_rolled_out, label, router_revision
+from tandem_operator.reconcile.observe import (
+    Observed,
+    is_available,
+    is_rolled_out,
+    label,
+    router_revision,
+    routers_alive,
+)
 from tandem_operator.reconcile.world import Object
 from tandem_operator.render.hardware import ANY_NODE, Hardware
 from tandem_operator.render.objects import render
@@ -70,9 +78,14 @@ def read_inputs(pool: Object) -> dict[str, Any]:
 
 
 def make_plan(
-    infd: InferenceDeployment, observed: Observed, settings: RenderSettings, hardware: Hardware = ANY_NODE
+    infd: InferenceDeployment,
+    observed: Observed,
+    settings: RenderSettings,
+    hardware: Hardware = ANY_NODE,
+    now: datetime | None = None,
 ) -> Plan:
-    """New pools come up beside the old; the router moves when both are available; the old go when it has moved.
+    """New pools come up beside the old; the router moves when both are available; the old go when it has moved, and
+    no router pod of theirs is left that still answers.
 
     Raises InvalidTemplate or ValueError when the spec cannot be rendered.
     """
@@ -91,4 +104,6 @@ def make_plan(
     if not is_rolled_out(router):
         # Its pods may be of any revision that still stands.
         return Plan(revision, image, current, apply, frozenset(standing | {revision}))
-    return Plan(revision, image, current, apply, frozenset({current, revision}))
+    # A Deployment does not count pods on their way out: these routers still take requests for a moment.
+    used = routers_alive(observed, now) & standing
+    return Plan(revision, image, current, apply, frozenset({current, revision} | used))

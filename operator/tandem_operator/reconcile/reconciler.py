@@ -148,7 +148,7 @@ class Reconciler:
 
     def _plan(self, infd: InferenceDeployment, observed: Observed, placing: Placing) -> Plan:
         try:
-            return make_plan(infd, observed, self._settings.render, placing.hardware)
+            return make_plan(infd, observed, self._settings.render, placing.hardware, self._now())
         except InvalidTemplate as error:
             raise Invalid(Reason.INVALID_TEMPLATE, str(error)) from error
         except ValueError as error:

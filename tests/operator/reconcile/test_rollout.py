@@ -69,6 +69,25 @@ async def test_a_new_revision_comes_up_beside_the_old_one_and_takes_over_in_orde
     assert ready.condition("Ready")["reason"] == "Serving"
 
 
+@pytest.mark.parametrize(("grace_ends", "kept"), [("2030-01-01T00:01:50Z", True), ("2029-12-31T23:00:00Z", False)])
+async def test_old_pools_wait_for_the_last_answer_of_an_old_router_but_not_for_one_on_a_lost_node(
+    ready: World, grace_ends: str, kept: bool
+) -> None:
+    (old,) = ready.revisions()
+    ready.change(model={"uri": "file:///models/other"})
+    metadata = {
+        "name": "chat-router-1", "namespace": "team", "deletionTimestamp": grace_ends,
+        "labels": names.pod_labels("chat", "router", old),
+    }  # fmt: skip
+    ready.cluster.add({"kind": "Pod", "metadata": metadata, "status": {"phase": "Running"}})
+    await ready.settle()
+    new = ready.infd()["status"]["revision"]
+    assert ready.revisions() == ({old, new} if kept else {new})
+    del ready.cluster.objects[("Pod", "team", "chat-router-1")]
+    await ready.look()
+    assert ready.revisions() == {new}
+
+
 async def test_a_rollback_in_the_middle_needs_no_new_pods(ready: World) -> None:
     (old,) = ready.revisions()
     ready.change(model={"uri": "file:///models/other"})
