@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from tandem_runtime.contracts.coefficients import Coefficients
-from tandem_runtime.contracts.sampling import Sampling
+from tandem_runtime.contracts.sampling import Alternatives, Sampling
 
 VERSION: Final = 2
 
@@ -54,14 +54,15 @@ class Submit(msgspec.Struct, frozen=True, tag="submit"):
     prefill_peer: PrefillPeer | None = None
     tenant_salt: bytes = b""
     want_logprobs: int = 0
+    """0: none; 1 + n: of each token, and of the n likeliest at its place (sampling.logprobs is n)."""
     spent_ms: int = 0
     """Since the request was fully read: objectives count from there."""
-    traceparent: str = ""
     priority: int = 0
     objective_ms: int | None = None
     """Until the first token of this attempt should be there; late is no error. None: nothing is promised."""
     tpot_ms: float | None = None
     """Promised for each further token."""
+    traceparent: str = ""
     """W3C trace context of the request, its span that of the router; empty without one."""
 
 
@@ -137,9 +138,9 @@ class Usage(msgspec.Struct, frozen=True):
     output_tokens: int
     prefilled_here: int
     kv_bytes_received: int
-
     cached_tokens: int = 0
     """Of the prompt, those whose KV was there before the request came."""
+
 
 class Delta(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """New output tokens from `output_index` on. `text` may lag behind `ids` while a UTF-8 character is incomplete.
@@ -156,6 +157,8 @@ class Delta(msgspec.Struct, frozen=True, array_like=True, gc=False):
     finish_reason: str | None = None
     usage: Usage | None = None
     logprobs: list[float] | None = None
+    alternatives: list[Alternatives] | None = None
+    """By token of `ids`: the likeliest at its place."""
 
 
 class Step(msgspec.Struct, frozen=True, tag="step"):

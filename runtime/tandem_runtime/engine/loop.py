@@ -186,8 +186,8 @@ class Engine:
                 self.scheduler.abort(handle)
             case RemotePage():
                 self._write(command)
-            case RemoteCommit(handle, first_token, logprob, bytes_received):
-                self.scheduler.commit(handle, first_token, logprob, bytes_received)
+            case RemoteCommit(handle, first_token, logprob, bytes_received, alternatives):
+                self.scheduler.commit(handle, first_token, logprob, bytes_received, alternatives)
             case PagesTaken(payload_bytes):
                 self.untaken_bytes -= payload_bytes
             case PagesAgain(handle, ordinals):

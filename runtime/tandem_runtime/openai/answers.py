@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
+from tandem_runtime.contracts.pod_protocol import Delta
+
 DONE: Final = b"data: [DONE]\n\n"
 
 encode = msgspec.json.Encoder().encode
@@ -51,40 +53,46 @@ def whole_answer(envelope: Envelope, text: str, finish_reason: str, usage: dict[
 class ChunkWriter:
     """Events of one stream. Everything but the text is encoded once."""
 
-    def __init__(self, envelope: Envelope, include_usage: bool) -> None:
+    def __init__(self, envelope: Envelope, include_usage: bool, index: int = 0) -> None:
         self._chat = envelope.chat
         self._include_usage = include_usage
         self._head = b"data: " + encode(envelope.head(streaming=True))[:-1]
         self._tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
         opening = b'"delta":{"content":' if self._chat else b'"text":'
         closing = b'},"logprobs":null,"finish_reason":' if self._chat else b',"logprobs":null,"finish_reason":'
-        self._before_text = self._head + b',"choices":[{"index":0,' + opening
+        self._before_choice = self._head + b',"choices":[{"index":%d,' % index
+        self._before_text = self._before_choice + opening
         self._after_text = closing + b"null}]" + self._tail
         self._before_reason = self._before_text + b'""' + closing
         if self._chat:
-            self._before_reason = self._head + b',"choices":[{"index":0,"delta":{' + closing
+            self._before_reason = self._before_choice + b'"delta":{' + closing
 
     def opening(self) -> bytes:
         """The chunk that names the role; completions have none."""
         if not self._chat:
             return b""
-        delta = (
-            b',"choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]'
-        )
-        return self._head + delta + self._tail
+        delta = b'"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]'
+        return self._before_choice + delta + self._tail
+
+    def piece(self, delta: Delta) -> bytes:
+        """What one delta brought."""
+        return self.text(delta.text)
 
     def text(self, text: str) -> bytes:
         """New text; nothing for an empty one."""
         return self._before_text + encode(text) + self._after_text if text else b""
 
     def ending(self, reason: str, usage: dict[str, Any]) -> bytes:
-        """The chunk with the reason, which carries no text; with include_usage also the one with the token counts."""
-        finish = self._before_reason + encode(reason) + b"}]" + self._tail
-        return (
-            finish + self._head + b',"choices":[],"usage":' + encode(usage) + b"}\n\n"
-            if self._include_usage
-            else finish
-        )
+        """The last chunks of a choice that is alone."""
+        return self.finish(reason) + self.totals(usage)
+
+    def finish(self, reason: str) -> bytes:
+        """The chunk with the reason, which carries no text."""
+        return self._before_reason + encode(reason) + b"}]" + self._tail
+
+    def totals(self, usage: dict[str, Any]) -> bytes:
+        """With include_usage the chunk with the token counts."""
+        return self._head + b',"choices":[],"usage":' + encode(usage) + b"}\n\n" if self._include_usage else b""
 
 
 def error_event(body: bytes) -> bytes:

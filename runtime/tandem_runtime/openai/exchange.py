@@ -89,17 +89,20 @@ class StreamedAnswer(Answer):
         return b"".join(self._held)
 
     def _write(self, delta: Delta) -> None:
-        data = self._chunks.text(delta.text)
+        data = self._chunks.piece(delta)
         if delta.finish_reason is not None:
-            record = self._record
-            usage = usage_of(record.prompt_tokens, record.output_tokens, record.cached_tokens)
-            data += self._chunks.ending(delta.finish_reason, usage) + DONE
+            data += self._closing(delta.finish_reason)
         if self._transport is None:
             self._held.append(data)
             if not self.begun.done():
                 self.begun.set_result(None)
         elif data:
             self._send(self._transport, data)
+
+    def _closing(self, reason: str) -> bytes:
+        record = self._record
+        usage = usage_of(record.prompt_tokens, record.output_tokens, record.cached_tokens)
+        return self._chunks.ending(reason, usage) + DONE
 
     def _send(self, transport: asyncio.Transport, data: bytes) -> None:
         if transport.is_closing():

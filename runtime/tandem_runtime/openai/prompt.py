@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tandem_runtime.contracts.sampling import Sampling
+from tandem_runtime.contracts.sampling import Sampling, sampling_complaint
 from tandem_runtime.openai.errors import bad_request
 from tandem_runtime.openai.schemas import ChatRequest, CompletionRequest
 from tandem_runtime.text.messages import ChatTemplateError
@@ -48,16 +48,34 @@ async def build_generation(
         prompt_ids = await tokenise_prompt(body.prompt, tokenizer)
         asked, default = body.max_tokens, COMPLETION_MAX_TOKENS
     max_tokens = fit_output(len(prompt_ids), asked, default, max_context_tokens)
+    return Generation(prompt_ids, make_sampling(body, max_tokens, tokenizer.vocab_size, make_seed), body.stops())
+
+
+def make_sampling(
+    body: ChatRequest | CompletionRequest, max_tokens: int, vocab_size: int, make_seed: Callable[[], int]
+) -> Sampling:
+    """Raises ApiError (400) for token ids outside the vocabulary and for a least length above the largest."""
     temperature = CHAT_TEMPERATURE if body.temperature is None else body.temperature
     sampling = Sampling(
         max_tokens=max_tokens,
         temperature=temperature,
         top_k=max(body.top_k or 0, 0),
         top_p=1.0 if body.top_p is None else body.top_p,
+        min_p=body.min_p or 0.0,
         seed=(make_seed() if temperature else 0) if body.seed is None else body.seed & ((1 << 63) - 1),
         ignore_eos=bool(body.ignore_eos),
+        presence_penalty=body.presence_penalty or 0.0,
+        frequency_penalty=body.frequency_penalty or 0.0,
+        repetition_penalty=1.0 if body.repetition_penalty is None else body.repetition_penalty,
+        logit_bias=body.biases(vocab_size) if body.logit_bias else (),
+        stop_token_ids=tuple(body.stop_token_ids or ()),
+        min_tokens=body.min_tokens or 0,
+        logprobs=body.wanted_logprobs(),
     )
-    return Generation(prompt_ids, sampling, body.stops())
+    problem = sampling_complaint(sampling, vocab_size)
+    if problem:
+        raise bad_request(problem, problem.split()[0])
+    return sampling
 
 
 def fit_output(prompt_tokens: int, asked: int | None, default: int | None, max_context_tokens: int | None) -> int:

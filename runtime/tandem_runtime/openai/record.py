@@ -46,6 +46,8 @@ class RequestRecord:
     """As the last pod saw it: how many prompt tokens it computed itself, KV bytes it received."""
     started: float = field(default_factory=time.monotonic)
     """Monotonic time when the request was fully read."""
+    choices: list[RequestRecord] = field(default_factory=list)
+    """With n > 1 those after the first, which is this record: each counts as a request of its own."""
     details: dict[str, object] = field(default_factory=dict)
     """What the backend adds: pods, reasons of retries."""
 
@@ -67,6 +69,18 @@ class RequestRecord:
     def cached_tokens(self) -> int:
         """Of the prompt, what some pod held already, as far as it said so."""
         return self.pod_usage.cached_tokens if self.pod_usage is not None else 0
+
+    @property
+    def all_output_tokens(self) -> int:
+        """Of all choices."""
+        return self.output_tokens + sum(each.output_tokens for each in self.choices)
+
+    def all_choices(self) -> list[RequestRecord]:
+        """This one and the others; those without an end of their own, and all after an error, end as this one."""
+        for each in self.choices:
+            if not each.status or self.status != 200:
+                each.end(self.status, self.reason, self.message)
+        return [self, *self.choices]
 
     def times(self) -> Times:
         """As goodput judges them."""

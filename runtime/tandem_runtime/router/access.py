@@ -66,7 +66,7 @@ class Access(Stage):
         """What was answered counts, however it ended."""
         if self in passage.notes:
             _, allowance = passage.notes[self]
-            allowance.spend(passage.record.output_tokens, self._clock())
+            allowance.spend(passage.record.all_output_tokens, self._clock())
             allowance.end()
 
     def _authenticate(self, passage: Passage) -> ApiKey:

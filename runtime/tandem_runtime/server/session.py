@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tandem_runtime.contracts import kv_protocol as kv
 from tandem_runtime.contracts.pod_protocol import Delta, Failed, Reason, Submit, Usage
-from tandem_runtime.contracts.sampling import Sampling
+from tandem_runtime.contracts.sampling import Alternatives, sampling_complaint
 from tandem_runtime.engine.client import Hurry
 from tandem_runtime.engine.events import Broken, Event, Finished, Output, RemoteAbandoned, Reserved
 from tandem_runtime.server.text_stream import TextStream
@@ -35,6 +35,7 @@ class Session:
         self._ids: list[int] = []
         self._words: list[str] = []
         self._logprobs: list[float] = []
+        self._alternatives: list[Alternatives] = []
         self._origin = (0, 0, 0)
         self._deadline = pod.clock() + submit.remaining_ms / 1000
         self._handle = 0
@@ -100,10 +101,13 @@ class Session:
         self._origin = (output.prefilled_here, output.kv_bytes_received, cached_tokens)
         if not self._ids:
             self._pod.touched.append(self)
-        for token, logprob in zip(output.ids, output.logprobs, strict=True):
+        others = output.alternatives or [[] for _ in output.ids]
+        for token, logprob, alternatives in zip(output.ids, output.logprobs, others, strict=True):
             self._ids.append(token)
+            self._alternatives.append(alternatives)
             self._logprobs.append(logprob)
-            self._words.append(self._text.push(token))
+            if token not in self.submit.sampling.stop_token_ids:  # like the model's own end, it has no text
+                self._words.append(self._text.push(token))
             if self._text.stopped:
                 self._end("stop")
                 return
@@ -137,10 +141,11 @@ class Session:
                 finish_reason=finish_reason,
                 usage=usage,
                 logprobs=self._logprobs if submit.want_logprobs else None,
+                alternatives=self._alternatives if submit.want_logprobs > 1 else None,
             )
         )
         self._index += len(self._ids)
-        self._ids, self._words, self._logprobs = [], [], []
+        self._ids, self._words, self._logprobs, self._alternatives = [], [], [], []
 
     def _fetch(self, pages: list[tuple[int, int]], have_pages: int) -> None:
         submit, peer = self.submit, self.submit.prefill_peer
@@ -180,15 +185,4 @@ def complaint(submit: Submit, vocabulary: int) -> str:
             return f"token id {wrong} is not in the vocabulary of {vocabulary} tokens"
     if submit.remaining_ms < 1:
         return f"remaining_ms is {submit.remaining_ms}; at least 1 is needed"
-    return sampling_complaint(submit.sampling)
-
-
-def sampling_complaint(sampling: Sampling) -> str:
-    """Why nothing can be sampled like that; empty when it is in order."""
-    if sampling.max_tokens < 1:
-        return f"max_tokens is {sampling.max_tokens}; at least 1 is needed"
-    if not (math.isfinite(sampling.temperature) and sampling.temperature >= 0):
-        return f"temperature is {sampling.temperature}; it must be a number of at least 0"
-    if not 0 < sampling.top_p <= 1:
-        return f"top_p is {sampling.top_p}; it must be above 0 and at most 1"
-    return "" if sampling.top_k >= 0 else f"top_k is {sampling.top_k}; it must be at least 0"
+    return sampling_complaint(submit.sampling, vocabulary)

@@ -34,6 +34,10 @@ class ByteTokenizer:
         """Text of the bytes, specials left out, each invalid sequence as U+FFFD."""
         return bytes([token_id for token_id in ids if 0 <= token_id < BOS]).decode("utf-8", errors="replace")
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """One byte; specials by number."""
+        return bytes([token_id]) if 0 <= token_id < BOS else f"<|{token_id}|>".encode()
+
     def apply_chat_template(self, messages: list[dict[str, Any]]) -> list[int]:
         """BOS, each turn as role id, bytes, END_OF_TURN; then the assistant's role id. Raises ChatTemplateError."""
         ids = [BOS]

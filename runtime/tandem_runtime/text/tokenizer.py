@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from tandem_runtime.text.byte_tokenizer import ByteTokenizer
 from tandem_runtime.text.messages import ChatTemplateError
 from tandem_runtime.text.model_files import TokenizerError, read_eos_token_ids
+from tandem_runtime.text.token_bytes import spelling_reader
 
 if TYPE_CHECKING:
     import tokenizers
@@ -38,6 +39,9 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text without special tokens; bytes that are no UTF-8 become U+FFFD, unknown ids nothing."""
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """What one token stands for, whatever its neighbours; a special token's name; nothing for unknown ids."""
 
     def apply_chat_template(self, messages: list[dict[str, Any]]) -> list[int]:
         """Ids of the conversation up to where the assistant answers. Raises ChatTemplateError."""
@@ -78,6 +82,8 @@ class FolderTokenizer:
         self.eos_token_ids = eos_token_ids
         self.vocab_size = max(inner.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         self._inner = inner
+        self._read_spelling = spelling_reader(repr(inner.decoder))
+        self._added = {token_id: token.content for token_id, token in inner.get_added_tokens_decoder().items()}
         self._chat_template = chat_template
         self._model_dir = model_dir
 
@@ -92,6 +98,13 @@ class FolderTokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """Text without special tokens."""
         return str(self._inner.decode(list(ids), skip_special_tokens=True))
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """From its spelling in the vocabulary."""
+        if token_id in self._added:
+            return self._added[token_id].encode()
+        spelling = self._inner.id_to_token(token_id)
+        return self._read_spelling(spelling) if spelling is not None else b""
 
     def apply_chat_template(self, messages: list[dict[str, Any]]) -> list[int]:
         """The template writes BOS itself where the model wants it. Raises ChatTemplateError."""

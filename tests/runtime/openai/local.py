@@ -10,10 +10,10 @@ from typing import Any
 
 import aiohttp
 import msgspec
-from aiohttp import web
 from tandem_runtime.contracts.pod_protocol import Delta, Failed, Submit, Usage
 from tandem_runtime.openai.backend import Sink
 from tandem_runtime.openai.front import Front, FrontSettings
+from tandem_runtime.openai.http_port import HttpPort, PortLimits
 from tandem_runtime.openai.record import RequestRecord
 from tandem_runtime.text.byte_tokenizer import ByteTokenizer
 
@@ -25,6 +25,8 @@ class ScriptedBackend:
     words: list[str] = field(default_factory=lambda: ["Hello", " wörld", ' "quoted"\n'])
     ending: Failed | None = None
     hang_at: int | None = None
+    steps: bool = False
+    """Lets the loop turn before each word, as a pod does."""
     max_context_tokens: int | None = 200
     submits: list[Submit] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
@@ -39,9 +41,13 @@ class ScriptedBackend:
         for index, word in enumerate(self.words):
             if index == self.hang_at:
                 await asyncio.Event().wait()
+            if self.steps:
+                await asyncio.sleep(0)
             last = index + 1 == len(self.words) and self.ending is None
             usage = Usage(len(request.prompt_ids), 2 * len(self.words), 0, 1) if last else None
-            sink(Delta(request.id, 0, 2 * index, [7, 8], word, "stop" if last else None, usage))
+            likeliest = [(65 + other, -0.5 - other) for other in range(request.want_logprobs - 1)]
+            logprobs = ([-0.25, -0.5], [likeliest, likeliest]) if request.want_logprobs else (None, None)
+            sink(Delta(request.id, 0, 2 * index, [72, 105], word, "stop" if last else None, usage, *logprobs))
         if self.ending is not None:
             sink(self.ending)
 
@@ -62,6 +68,7 @@ class LocalFront:
     url: str
     session: aiohttp.ClientSession
     records: list[RequestRecord]
+    port: HttpPort
 
     async def post(self, path: str, body: Any, **headers: str) -> tuple[int, Any, Any]:
         """(status, parsed body, headers)."""
@@ -80,17 +87,18 @@ class LocalFront:
 
 
 @asynccontextmanager
-async def running_front(backend: ScriptedBackend | None = None, **settings: Any) -> AsyncIterator[LocalFront]:
+async def running_front(
+    backend: ScriptedBackend | None = None, limits: PortLimits | None = None, **settings: Any
+) -> AsyncIterator[LocalFront]:
     """Ends with the front closed and nothing in flight."""
     backend = backend or ScriptedBackend()
     records: list[RequestRecord] = []
     front = Front(FrontSettings("chat", **settings), ByteTokenizer(), backend, records.append, lambda: 1234)
-    runner = web.AppRunner(front.application(), handler_cancellation=True, access_log=None, shutdown_timeout=1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    port = HttpPort(front.application(), limits or PortLimits(), close_seconds=1.0)
+    number = await port.start("127.0.0.1", 0)
     async with aiohttp.ClientSession() as session:
         try:
-            yield LocalFront(front, backend, f"http://127.0.0.1:{runner.addresses[0][1]}", session, records)
+            yield LocalFront(front, backend, f"http://127.0.0.1:{number}", session, records, port)
         finally:
-            await runner.cleanup()
+            await port.close()
     assert front.in_flight == 0

@@ -59,8 +59,8 @@ async def test_the_official_client_raises_its_own_errors() -> None:
     async with running_front() as local, official(local) as client:
         with pytest.raises(openai.NotFoundError, match="gpt-9"):
             await client.chat.completions.create(model="gpt-9", messages=MESSAGES)
-        with pytest.raises(openai.BadRequestError, match="n is not supported"):
-            await client.chat.completions.create(model="chat", messages=MESSAGES, n=2)
+        with pytest.raises(openai.BadRequestError, match="suffix is not supported"):
+            await client.completions.create(model="chat", prompt="hi", suffix="end")
         local.backend.words, local.backend.ending = [], Failed("", 0, "no_pod", "none came", retryable=False)
         with pytest.raises(openai.InternalServerError, match="none came"):
             await client.chat.completions.create(model="chat", messages=MESSAGES)
