@@ -18,6 +18,9 @@ class RenderSettings:
     termination_grace_seconds: int = 120
     """Upper bound for answers in flight to finish or to move; an idle pod is gone in a second."""
 
+    router_grace_seconds: int = 620
+    """A router cannot move its clients, so it gets what a request may take (600 s), the linger and the margin."""
+
     router_linger_seconds: int = 5
     """A router goes on accepting this long before its SIGTERM: kube-proxies still send it new connections until they
     have heard that it leaves. Model pods need none: routers hear from the pod itself that it drains."""

@@ -58,6 +58,7 @@ def router_deployment(infd: InferenceDeployment, revision: str, image: str, sett
         started_when="/healthz",  # a router without model pods has started; it waits for them
         settings=settings,
     )
+    template["spec"]["terminationGracePeriodSeconds"] = settings.router_grace_seconds
     container = template["spec"]["containers"][0]
     container["volumeMounts"].append({"name": "endpoints", "mountPath": ENDPOINTS_PATH, "readOnly": True})
     if linger:  # the API server refuses a sleep of 0 s
@@ -139,7 +140,7 @@ def grace_seconds(override: dict[str, Any], owner: str, settings: RenderSettings
     """From SIGTERM, or from the preStop hook where there is one, to SIGKILL. Raises InvalidTemplate."""
     given = override.get("spec", {}).get("terminationGracePeriodSeconds")
     if given is None:
-        return settings.termination_grace_seconds
+        return settings.router_grace_seconds if owner == "router" else settings.termination_grace_seconds
     if not isinstance(given, int) or given < 0:
         raise InvalidTemplate(
             f"spec.{owner}.template.spec.terminationGracePeriodSeconds is {given!r}; give whole seconds, 0 or more"

@@ -214,7 +214,7 @@ def test_a_model_pod_starts_when_it_is_ready_and_a_router_when_it_runs() -> None
 
 def test_the_drain_ends_before_the_grace_period() -> None:
     objects = by_name(deployment(decode={"template": {"spec": {"terminationGracePeriodSeconds": 600}}}))
-    for name, want in (("decode-0123abcd", "590s"), ("prefill-0123abcd", "110s"), ("router", "105s")):
+    for name, want in (("decode-0123abcd", "590s"), ("prefill-0123abcd", "110s"), ("router", "605s")):
         arguments = objects[f"Deployment/chat-{name}"]["spec"]["template"]["spec"]["containers"][0]["args"]
         assert options(arguments)["--drain-timeout"] == want
 
