@@ -11,7 +11,7 @@ from tandem_operator.api.deployment import InferenceDeployment
 from tandem_operator.placement.problem import ROLES, Problem
 from tandem_operator.reconcile.errors import Waiting
 from tandem_operator.reconcile.models import Models
-from tandem_operator.reconcile.observe import Observed, label
+from tandem_operator.reconcile.observe import Observed, is_available, label
 from tandem_operator.reconcile.placer import Placer
 from tandem_operator.reconcile.placing import Placing
 from tandem_operator.reconcile.pods import finds_no_node, is_on_a_node
@@ -42,8 +42,9 @@ class PlacementStep:
             return None
         return self._placer.pose(infd, self._models.told(infd))
 
-    async def take(self, infd: InferenceDeployment, observed: Observed) -> Placing:
-        """Raises Unplaced, and Waiting while nodes are not known yet but matter."""
+    async def take(self, infd: InferenceDeployment, observed: Observed, seen_generation: int = 0) -> Placing:
+        """`seen_generation`: of the spec at the last look. Raises Unplaced, and Waiting while nodes are not known yet
+        but matter."""
         if self._placer is None or self._models is None:
             return UNWATCHED
         known = await self._models.known(infd)
@@ -53,4 +54,6 @@ class PlacementStep:
         pods = {role: [pod for pod in observed.pods if label(pod, LABEL_ROLE) == role] for role in ROLES}
         settled = [role for role in ROLES if any(map(is_on_a_node, pods[role]))]
         stuck = [role for role in ROLES if any(map(finds_no_node, pods[role]))]
-        return self._placer.place(infd, known, read_record(observed), settled, stuck)
+        serves = all(any(map(is_available, observed.deployments(role).values())) for role in ROLES)
+        rests = serves and seen_generation == infd.generation
+        return self._placer.place(infd, known, read_record(observed), settled, stuck, rests)

@@ -67,13 +67,16 @@ class Placer:
 
     def place(
         self, infd: InferenceDeployment, known: Known, record: Record | None, settled: Iterable[Role] = (),
-        stuck: Iterable[Role] = (),
+        stuck: Iterable[Role] = (), rests: bool = False,
     ) -> Placing:  # fmt: skip
         """`record`: what the pools carry, None without pools. `settled`: roles with pods on nodes, `stuck`: with pods
-        that find none. Raises Unplaced."""
+        that find none. `rests`: both pools serve, and the spec is as it was at the last look. Raises Unplaced."""
         problem = self.pose(infd, known)
         if problem is None:
             return self._unchosen(infd, known, record)
+        if rests and record == NOWHERE and not any(is_asked(getattr(infd.spec, role)) for role in ROLES):
+            why = "they serve and are not moved to devices that came since; name hardwareClasses to have them moved"
+            return self._anywhere(infd, known, why)
         if not problem.offers:
             raise Unplaced(
                 "devices are asked for, but no node has any that a HardwareClass claims; add such nodes, or set"
@@ -159,9 +162,7 @@ class Placer:
             why = why_not if known.shape is None else "no node has devices that a HardwareClass claims"
             why = why if self._is_ready() or known.shape is None else "nodes are not known"
             why = "gpus is 0" if forgoes_devices(infd) else why
-            text = f"pods run on the CPU of any node: {why}"
-            self._claim(infd, NOWHERE)
-            return Placing(Hardware(coefficients=self._emulated_speed(infd, known)), Reason.ANY_NODE, text)
+            return self._anywhere(infd, known, why)
         literal = {role: self._literal(infd, role, pool, record) for role, pool in asked.items()}
         made = Record(
             prefill=literal.get("prefill", before.prefill),
@@ -170,6 +171,11 @@ class Placer:
         )
         placing = self._kept(infd, made, "")
         return dataclasses.replace(placing, reason=Reason.AS_ASKED, message=f"as the spec says, unchecked: {why_not}")
+
+    def _anywhere(self, infd: InferenceDeployment, known: Known, why: str) -> Placing:
+        self._claim(infd, NOWHERE)
+        speed = self._emulated_speed(infd, known)
+        return Placing(Hardware(coefficients=speed), Reason.ANY_NODE, f"pods run on the CPU of any node: {why}")
 
     def _kept(self, infd: InferenceDeployment, record: Record, why_not: str) -> Placing:
         self._claim(infd, record)

@@ -81,7 +81,8 @@ class Reconciler:
         observed = await observe(self._cluster, name, namespace, body["metadata"]["uid"])
         try:
             infd = self._parse(body)
-            placing = await self._placement.take(infd, observed)
+            seen_generation = (body.get("status") or {}).get("observedGeneration", 0)
+            placing = await self._placement.take(infd, observed, seen_generation)
             plan = self._plan(infd, observed, placing)
             drifts, wrote = await self._apply(body, infd, plan, observed)
         except Unplaced as problem:

@@ -57,6 +57,23 @@ async def test_more_nodes_of_a_cheaper_class_do_not_move_pods_that_stand_unless_
     assert {role: world.pod(role) for role in names.POOL_ROLES} == before
 
 
+async def test_pods_that_serve_on_cpus_are_not_moved_when_the_first_devices_come_unless_somebody_asks() -> None:
+    world = make(emulated())
+    await world.settle()
+    assert world.condition("Placed")["reason"] == "AnyNode"
+    before = {role: world.pod(role) for role in names.POOL_ROLES}
+    world.nodes("h100-sxm", 2)
+    await world.settle()
+    assert {role: world.pod(role) for role in names.POOL_ROLES} == before
+    assert "not moved to devices that came since; name hardwareClasses" in world.condition("Placed")["message"]
+    world.restart_operator("image:2")
+    await world.settle()
+    assert {role: world.pod(role) for role in names.POOL_ROLES} == before
+    world.change(prefill={"hardwareClasses": ["h100-sxm"]})
+    await world.settle()
+    assert world.classes("prefill") == {"h100-sxm"}
+
+
 async def test_after_a_restart_of_the_operator_what_runs_is_kept_word_for_word() -> None:
     world = make(emulated("Llama-3.1-70B"), h100_sxm=2, a100_sxm4_80gb=2)
     await world.settle()
