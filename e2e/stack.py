@@ -12,11 +12,13 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from e2e.cluster import Cluster, ClusterError
 from e2e.images.build import build_images
+from e2e.reader import PATHS, Reader
 
 ROOT = Path(__file__).parent.parent
 SYSTEM_NAMESPACE = "tandem-system"
@@ -58,6 +60,11 @@ class Stack:
     operator_image: str = OPERATOR_IMAGE
     runtime_image: str = RUNTIME_IMAGE
 
+    @cached_property
+    def reader(self) -> Reader:
+        """For what is asked often."""
+        return Reader(self.cluster)
+
     def load_images(self) -> str:
         """Builds what changed and imports it on every node; returns a name for the operator's content.
 
@@ -86,6 +93,8 @@ class Stack:
 
     def get(self, kind: str, name: str = "", namespace: str = "default", selector: str = "") -> Json:
         """An object, or a list of them, as the API server has it."""
+        if kind in PATHS:
+            return self.reader.get(kind, name, namespace, selector)
         arguments = ["get", kind, *([name] if name else []), "--namespace", namespace, "--output", "json"]
         if selector:
             arguments += ["--selector", selector]
@@ -134,7 +143,7 @@ class Stack:
         return answer
 
     def _metrics_port(self, namespace: str, pod: str, path: str) -> str:
-        return self.cluster.kubectl("get", "--raw", f"/api/v1/namespaces/{namespace}/pods/{pod}:9090/proxy/{path}")
+        return self.reader.read(f"/api/v1/namespaces/{namespace}/pods/{pod}:9090/proxy/{path}")
 
     @contextmanager
     def forward(self, target: str, namespace: str = "default", port: int = 8000) -> Iterator[str]:

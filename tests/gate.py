@@ -50,7 +50,9 @@ def chart(arguments: list[str]) -> list[Command]:
 
 
 def e2e(arguments: list[str]) -> list[Command]:
-    """A real cluster, real images, real pods."""
+    """A real cluster, real images, real pods: two lanes side by side; with arguments one pytest that takes them."""
+    if not arguments:
+        return [[sys.executable, "-m", "e2e.lanes"]]
     return [[sys.executable, "-m", "pytest", "-v", "--durations=15", "e2e/cases", *arguments]]
 
 

@@ -9,12 +9,13 @@ from uuid import uuid4
 
 import pytest
 
-from e2e.cluster import Cluster, ClusterError, open_cluster
+from e2e.cluster import Cluster, ClusterError, locks, open_cluster
 from e2e.cluster.current import NoCluster
 from e2e.cluster.layout import DEFAULT_NAME
 from e2e.stack import Stack, wait_until
 
 ARTIFACTS = Path(__file__).parent.parent / "artifacts"
+INSTALLING = ARTIFACTS / "installing.lock"
 NODES = 3
 
 
@@ -46,7 +47,8 @@ def stack(cluster: Cluster, request: pytest.FixtureRequest) -> Stack:
     """Tandem, installed."""
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         installed = Stack(cluster)
-        installed.install(installed.load_images())
+        with locks.hold(INSTALLING, print):  # lanes come at the same time, and helm takes one at a time
+            installed.install(installed.load_images())
     return installed
 
 

@@ -172,6 +172,16 @@ def deployments() -> list[Json]:
     return made
 
 
+def role_of(pod: Json) -> str:
+    return str(pod["metadata"]["labels"]["tandem.dev/role"])
+
+
+def devices_of(pod: Json) -> dict[str, int]:
+    """Extended resources that a pod asks for."""
+    limits = pod["spec"]["containers"][0]["resources"].get("limits", {})
+    return {name: int(amount) for name, amount in limits.items() if "/" in name}
+
+
 def as_list(objects: list[Json]) -> str:
     """For one `kubectl apply`."""
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})

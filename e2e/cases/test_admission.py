@@ -130,4 +130,4 @@ def test_the_authority_is_the_operators_own_and_comes_back_when_it_is_emptied(
         return str(webhook["clientConfig"].get("caBundle", ""))
 
     wait_until("caBundle is back", 60, bundle)
-    wait_until("the webhook answers", 30, lambda: "refused" in tell(door, shared_namespace, impossible("again"))[1])
+    wait_until("the webhook answers", 90, lambda: "refused" in tell(door, shared_namespace, impossible("again"))[1])

@@ -48,21 +48,21 @@ def test_kubectl_get_shows_nodes_devices_and_what_is_stranded_as_nodes_come_and_
     stack: Stack, nodes: FakeNodes, namespace: str
 ) -> None:
     nodes.add([gpu_node(f"hardware-{number}", H100) for number in range(3)])
-    wait_until("24 free devices", 30, lambda: status(stack, "h100-sxm").get("free") == 24)
+    wait_until("24 free devices", 90, lambda: status(stack, "h100-sxm").get("free") == 24)
     stack.apply(json.dumps(holder("holder", "hardware-0", 3)), namespace)
-    wait_until("a pod holds 3", 30, lambda: status(stack, "h100-sxm").get("free") == 21)
+    wait_until("a pod holds 3", 90, lambda: status(stack, "h100-sxm").get("free") == 21)
     assert status(stack, "h100-sxm")["stranded"] == 5
     shapes = {shape["devices"]: shape for shape in status(stack, "h100-sxm")["shapes"]}
     assert (shapes[8]["replicas"], shapes[8]["stranded"]) == (2, 5)
     stack.cluster.kubectl("cordon", "hardware-1")
-    wait_until("a cordoned node offers nothing", 30, lambda: status(stack, "h100-sxm").get("free") == 13)
+    wait_until("a cordoned node offers nothing", 90, lambda: status(stack, "h100-sxm").get("free") == 13)
     stack.cluster.kubectl("delete", "pod", "holder", "--namespace", namespace, "--grace-period=0", "--force")
     nodes.remove("hardware-1")
-    wait_until("16 free devices", 30, lambda: status(stack, "h100-sxm").get("free") == 16)
+    wait_until("16 free devices", 90, lambda: status(stack, "h100-sxm").get("free") == 16)
     table = stack.cluster.kubectl("get", "hwc", "h100-sxm", "--output", "wide")
     assert "2 replicas of 8 would fit; 0 devices stranded" in table
     nodes.remove("hardware-0", "hardware-2")
-    wait_until("no node is left", 30, lambda: status(stack, "h100-sxm").get("nodes") == 0)
+    wait_until("no node is left", 90, lambda: status(stack, "h100-sxm").get("nodes") == 0)
 
 
 def holder(name: str, node: str, devices: int) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def test_an_unknown_gpu_is_told_by_name_and_its_template_makes_it_known(stack: S
     filled = yaml.safe_load(note.split("---\n")[1])
     try:
         stack.apply(json.dumps(filled))
-        wait_until("the new class has the node", 30, lambda: status(stack, "h20").get("free") == 8)
+        wait_until("the new class has the node", 90, lambda: status(stack, "h20").get("free") == 8)
     finally:
         stack.cluster.kubectl("delete", "hwc", "h20", "--ignore-not-found")
         nodes.remove("hardware-unknown")

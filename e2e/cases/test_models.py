@@ -54,8 +54,9 @@ def volume(stack: Stack) -> Iterator[tuple[str, str]]:
         stack.apply(node_volume(name, node))
         yield name, node
     finally:
-        kubectl("delete", "persistentvolume", name, "--ignore-not-found", "--timeout=180s")
-        kubectl("delete", "namespace", name, "--timeout=120s")
+        # nobody waits: Kubernetes keeps the volume until its claim is gone, and takes a minute over a namespace
+        kubectl("delete", "persistentvolume", name, "--ignore-not-found", "--wait=false")
+        kubectl("delete", "namespace", name, "--wait=false")
 
 
 def says(stack: Stack, namespace: str, name: str) -> str:

@@ -84,7 +84,7 @@ def test_a_deleted_pod_is_replaced_and_requests_succeed_again(stack: Stack, name
     stack.apply(emulated("fleet"), namespace)
     stack.wait_ready("fleet", namespace)
     with stack.forward("service/fleet", namespace) as base, Load(base, "fleet") as load:
-        wait_until("first answers", 30, lambda: len(load.done) > 2)
+        wait_until("first answers", 90, lambda: len(load.done) > 2)
         victim = stack.pods(namespace, "fleet", role)[0]["metadata"]["name"]
         stack.cluster.kubectl("delete", "pod", victim, "--namespace", namespace, "--grace-period=0", "--force")
         wait_until(f"a new {role} pod", 60, lambda: victim not in str(stack.pods(namespace, "fleet", role)))
@@ -127,7 +127,7 @@ def test_requests_are_counted_by_the_classes_of_the_spec_and_an_edit_restarts_no
         }
         edited = CLASSES.replace("class: batch", "class: gold")
         stack.apply(emulated("fleet", extra=edited), namespace)
-        wait_until("the ConfigMap says it", 30, lambda: "gold" in str(stack.get("cm", "fleet-endpoints", namespace)))
+        wait_until("the ConfigMap says it", 90, lambda: "gold" in str(stack.get("cm", "fleet-endpoints", namespace)))
         # a kubelet looks at ConfigMaps once a minute, and at once when the pod changes
         stack.cluster.kubectl("annotate", "pod", router, "--namespace", namespace, "looked-at=again")
         wait_until("the router takes the new class", 150, lambda: ask(base, "gold") == "")
