@@ -35,7 +35,7 @@ spec:
 def real(name: str, uri: str = "file:///models/tiny", context: int = 2048, template: str = "") -> str:
     """The torch executor with real weights; the sample model's own context is 2048 tokens.
 
-    `template`: the pod template override of every role, as JSON.
+    `template`: the pod template override of every role, as JSON. No devices: other cases make nodes with some.
     """
     override = f", template: {template}" if template else ""
     return f"""
@@ -44,8 +44,8 @@ kind: InferenceDeployment
 metadata: {{name: {name}}}
 spec:
   model: {{uri: "{uri}", maxContextTokens: {context}}}
-  prefill: {{replicas: 1{override}}}
-  decode: {{replicas: 1{override}}}
+  prefill: {{replicas: 1, gpus: 0{override}}}
+  decode: {{replicas: 1, gpus: 0{override}}}
   router: {{replicas: 1{override}}}
 """
 
