@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from aiohttp import web
 
@@ -21,6 +22,7 @@ from tandem_runtime.contracts.trace import HEADER as HEADER_TRACE
 from tandem_runtime.contracts.trace import new_trace, read_trace
 from tandem_runtime.openai.answers import ChunkWriter, Envelope, error_event, model_card
 from tandem_runtime.openai.backend import Backend
+from tandem_runtime.openai.bodies import Bodies
 from tandem_runtime.openai.errors import CLIENT_GONE_STATUS, ApiError, bad_request
 from tandem_runtime.openai.exchange import answer_stream, answer_whole
 from tandem_runtime.openai.prompt import build_generation
@@ -52,6 +54,8 @@ class FrontSettings:
     """To send the body: a client that stalls must not hold a connection, nor the end of a drain."""
     max_body_bytes: int = 16 << 20
     """A prompt of a million token ids written as JSON takes about 7 MB."""
+    max_bodies_bytes: int = 256 << 20
+    """Of all bodies that are arriving or being read: a thousand clients may not send 16 MB each at the same time."""
     max_prompt_tokens: int | None = None
     """Less than the context, where a deployment wants that; None: the context alone bounds it."""
 
@@ -77,6 +81,7 @@ class Front:
         """Requests whose answer is not finished; 0 means that the process may end."""
         self.draining = False
         """Answers ask clients to leave: `Connection: close`."""
+        self._bodies = Bodies(settings.max_body_bytes, settings.max_bodies_bytes, settings.body_seconds)
         self._tokenizer = tokenizer
         self._backend = backend
         self._observe = observe
@@ -192,10 +197,10 @@ class Front:
             timeout_seconds = self._timeout_seconds(request)
             slo = self._class(request, visit.passage.default_class)
             record.request_class = slo.name
-            raw = await self._read_body(request)
+            body = await self._bodies.read(request, partial(parse_body, kind=kind))
             record.started = time.monotonic()
             async with asyncio.timeout(timeout_seconds):
-                return await self._exchange(request, parse_body(raw, kind), visit, response, timeout_seconds, slo)
+                return await self._exchange(request, body, visit, response, timeout_seconds, slo)
         except TimeoutError as error:
             raise ApiError(
                 504,
@@ -256,14 +261,6 @@ class Front:
         await answer_stream(backend, submit, ChunkWriter(envelope, include_usage), record, response, request)
         return response
 
-    async def _read_body(self, request: web.Request) -> bytes:
-        try:
-            async with asyncio.timeout(self.settings.body_seconds):
-                return await request.read()
-        except TimeoutError as error:
-            text = f"the request body did not arrive within {self.settings.body_seconds:g} s"
-            raise ApiError(408, text, code="body_timeout") from error
-
     def _check_prompt(self, tokens: int) -> None:
         limit = self.settings.max_prompt_tokens
         if limit is not None and tokens > limit:
@@ -308,9 +305,7 @@ def error_response(error: ApiError) -> web.Response:
 
 
 def error_of_http(error: web.HTTPException, request: web.Request) -> ApiError:
-    """What aiohttp refuses on its own: unknown path, wrong method, a body that is too large."""
-    if isinstance(error, web.HTTPRequestEntityTooLarge):
-        return ApiError(413, f"the request body is too large: {error.text}", code="body_too_large")
+    """What aiohttp refuses on its own: unknown path, wrong method."""
     if isinstance(error, web.HTTPNotFound):
         return ApiError(
             404,

@@ -10,10 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from aiohttp import web
-
 from tandem_runtime.contracts.classes import Classes, read_classes
 from tandem_runtime.openai.front import Front, FrontSettings
+from tandem_runtime.openai.http_port import HttpPort
 from tandem_runtime.openai.record import RequestRecord
 from tandem_runtime.openai.stages import Stages
 from tandem_runtime.router.access import Access
@@ -29,6 +28,8 @@ from tandem_runtime.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("tandem.access")
+CLOSE_SECONDS = 1.0
+"""After the drain nothing is left that deserves more."""
 
 FIRST_KEYS_SECONDS = 20.0
 """For the first valid API key: a Secret may be made in the same breath as the deployment."""
@@ -80,8 +81,7 @@ class RouterApp:
         self._classes_file = classes_file
         self._watch_seconds = settings.watch_seconds
         self._watching: list[asyncio.Task[None]] = []
-        self._runner: web.AppRunner | None = None
-        self._http_site: web.TCPSite | None = None
+        self.port = HttpPort(self.front.application(), close_seconds=CLOSE_SECONDS)
 
     def set_classes(self, classes: Classes) -> None:
         """From the next request on."""
@@ -104,8 +104,7 @@ class RouterApp:
     async def drain(self, timeout_seconds: float) -> None:
         """Takes no new connection, lets every request finish that is there; bounded."""
         self.front.draining = True
-        if self._http_site is not None:
-            await self._http_site.stop()
+        await self.port.stop_listening()
         log.info("draining: %d requests in flight", self.front.in_flight)
         deadline = asyncio.get_running_loop().time() + timeout_seconds
         while self.front.in_flight and asyncio.get_running_loop().time() < deadline:
@@ -118,8 +117,7 @@ class RouterApp:
         for watching in self._watching:
             watching.cancel()
         await asyncio.gather(*self._watching, return_exceptions=True)
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self.port.close()
         self._draining.close()
         await self.backend.close()
         self._metrics.stop()
@@ -131,18 +129,10 @@ class RouterApp:
             raise PortTaken(self._ports.bind, self._ports.metrics, "metrics", error) from error
 
     async def _listen_http(self) -> None:
-        # A client that leaves cancels its request. 1 s: after the drain nothing is left that deserves more.
-        self._runner = web.AppRunner(
-            self.front.application(), handler_cancellation=True, access_log=None, shutdown_timeout=1.0
-        )
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, self._ports.bind, self._ports.http)
         try:
-            await site.start()
+            self.http_port = await self.port.start(self._ports.bind, self._ports.http)
         except OSError as error:
             raise PortTaken(self._ports.bind, self._ports.http, "http", error) from error
-        self._http_site = site
-        self.http_port = int(self._runner.addresses[0][1])
 
     async def _watch_classes(self, file: Path) -> None:
         """A file that is missing or broken leaves what was known, and is reported once."""
@@ -179,7 +169,7 @@ class RouterApp:
             return "draining"
         if self.access is not None and self.access.keys.problem:
             return self.access.keys.problem
-        return "" if self._http_site is not None else "starting"
+        return "" if self.port.listens else "starting"
 
     def _observe(self, record: RequestRecord) -> None:
         record.details = self.backend.take_details(record.submit_id)
