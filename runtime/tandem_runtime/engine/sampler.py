@@ -68,11 +68,11 @@ def _change_row(row: Tensor, place: Place, ends: Sequence[int]) -> None:
     if sampling.counts_tokens and place.tokens:
         tokens = torch.tensor(place.tokens, device=row.device)
         if sampling.repetition_penalty != 1.0:
-            seen = tokens.unique()
+            seen = torch.unique(tokens)
             old = row[seen].double()
             factor = sampling.repetition_penalty
             row[seen] = torch.where(old > 0, old / factor, old * factor).to(row.dtype)
-        answered, counts = tokens[len(place.tokens) - place.output_index :].unique(return_counts=True)
+        answered, counts = torch.unique(tokens[len(place.tokens) - place.output_index :], return_counts=True)
         penalty = sampling.frequency_penalty * counts.double() + sampling.presence_penalty
         row[answered] = (row[answered].double() - penalty).to(row.dtype)
     if sampling.logit_bias:

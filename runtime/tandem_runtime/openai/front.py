@@ -23,12 +23,14 @@ from tandem_runtime.contracts.trace import new_trace, read_trace
 from tandem_runtime.openai.answers import ChunkWriter, Envelope, error_event, model_card
 from tandem_runtime.openai.backend import Backend
 from tandem_runtime.openai.bodies import Bodies
+from tandem_runtime.openai.choices import Choices, answer_choices
 from tandem_runtime.openai.errors import CLIENT_GONE_STATUS, ApiError, bad_request
 from tandem_runtime.openai.exchange import answer_stream, answer_whole
 from tandem_runtime.openai.prompt import build_generation
 from tandem_runtime.openai.record import RequestRecord
 from tandem_runtime.openai.schemas import ChatRequest, CompletionRequest, parse_body, unknown_model
 from tandem_runtime.openai.stages import NO_STAGES, Passage, Stages, Visit
+from tandem_runtime.openai.tokenization import Tokenization
 from tandem_runtime.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -96,6 +98,8 @@ class Front:
         app.router.add_get("/v1/models", self._list_models)
         app.router.add_get("/v1/models/{model:.+}", self._show_model)
         app.router.add_get("/health", self._tell_health)
+        name, context = self.settings.model_name, lambda: self._backend.max_context_tokens
+        Tokenization(self._tokenizer, name, context, self._bodies.read, self._let_in).add_routes(app)
         return app
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
@@ -181,7 +185,8 @@ class Front:
         finally:
             self.in_flight -= 1
             visit.leave()
-            self._observe(record)
+            for each in record.all_choices():
+                self._observe(each)
 
     async def _answer(
         self,
@@ -245,6 +250,7 @@ class Front:
             prompt_ids=generation.prompt_ids,
             sampling=generation.sampling,
             stop=generation.stop,
+            want_logprobs=0 if generation.sampling.logprobs is None else 1 + generation.sampling.logprobs,
             remaining_ms=max(1, int(1000 * (timeout_seconds - spent_seconds))),
             request_class=slo.name,
             spent_ms=int(1000 * spent_seconds),
@@ -255,9 +261,13 @@ class Front:
         chat = isinstance(body, ChatRequest)
         answer_id = f"{'chatcmpl' if chat else 'cmpl'}-{record.id}"
         envelope = Envelope(chat, answer_id, int(time.time()), body.model)
+        include_usage = body.stream_options is not None and body.stream_options.include_usage
+        alternatives = generation.sampling.logprobs
+        if (body.n or 1) > 1 or alternatives is not None:
+            choices = Choices(body.n or 1, alternatives, envelope, self._tokenizer, include_usage)
+            return await answer_choices(backend, submit, choices, record, response, request)
         if not record.stream:
             return await answer_whole(backend, submit, envelope, record)
-        include_usage = body.stream_options is not None and body.stream_options.include_usage
         await answer_stream(backend, submit, ChunkWriter(envelope, include_usage), record, response, request)
         return response
 
@@ -309,7 +319,8 @@ def error_of_http(error: web.HTTPException, request: web.Request) -> ApiError:
     if isinstance(error, web.HTTPNotFound):
         return ApiError(
             404,
-            f"there is no {request.path[:100]}; this server has /v1/chat/completions, /v1/completions and /v1/models",
+            f"there is no {request.path[:100]}; this server has /v1/chat/completions, /v1/completions, "
+            "/v1/models, /tokenize and /detokenize",
             code="unknown_path",
         )
     return ApiError(error.status, error.reason, code=error.reason.lower().replace(" ", "_"))

@@ -143,9 +143,9 @@ async def tokenise_prompt(prompt: str | list[Any], tokenizer: Tokenizer) -> list
     return await asyncio.to_thread(check_ids, prompt, tokenizer.vocab_size)
 
 
-def check_ids(ids: list[Any], vocab_size: int) -> list[int]:
+def check_ids(ids: list[Any], vocab_size: int, field: str = "prompt") -> list[int]:
     """`ids` when all are of the vocabulary. Raises ApiError."""
     for token_id in ids:
         if type(token_id) is not int or not 0 <= token_id < vocab_size:
-            raise bad_request(f"{token_id!r:.40} is not a token id from 0 to {vocab_size - 1}", "prompt")
+            raise bad_request(f"{token_id!r:.40} is not a token id from 0 to {vocab_size - 1}", field)
     return ids

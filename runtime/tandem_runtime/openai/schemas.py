@@ -153,7 +153,7 @@ ADVICE: Final = {
 }
 """Instead of leaving it out."""
 
-Body = TypeVar("Body", bound=Common)
+Body = TypeVar("Body", bound=msgspec.Struct)
 PATH = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
 
 
