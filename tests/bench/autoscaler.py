@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as RichTable
 from tandem_operator.simulation.baselines.catalogue import BASELINES
 
+from tests.bench.contest.compiled import compiled_tree
 from tests.bench.contest.plan import EXTRA, ORACLE, SCENARIOS, Plan, Run
 from tests.bench.contest.rows import Row, Table, rows
 from tests.bench.contest.runs import Result, run_one
@@ -39,6 +40,7 @@ def main() -> int:
     options = parse()
     traces = None if options.imitate or not TRACES.is_dir() else TRACES
     if options.tune:
+        prepare(options.interpreted)
         return tune(options.tune.split(","), options.quick, traces, options.jobs)
     names = tuple(options.scenarios.split(",")) if options.scenarios else SCENARIOS
     unknown = [name for name in names if name not in (*SCENARIOS, *EXTRA)]
@@ -48,6 +50,7 @@ def main() -> int:
     seeds = options.seeds or (1 if options.quick else FULL_SEEDS)
     policies = tuple(options.policies.split(",")) if options.policies else ()
     plan = Plan(names, options.quick, seeds, FULL_FEW, policies, options.ablations)
+    prepare(options.interpreted)
     results = execute(plan.runs(), options.quick, traces, cache(), options.jobs)
     found = rows(results)
     table = {name: found[name] for name in names if name in found}
@@ -69,7 +72,15 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--tune", metavar="NAMES", help="search settings of rivals' formulas, or of `all`, and exit")
     parser.add_argument("--imitate", action="store_true", help="no published traces, even where they are")
+    parser.add_argument("--interpreted", action="store_true", help="do not compile the simulator first")
     return parser.parse_args()
+
+
+def prepare(interpreted: bool) -> None:
+    """Processes that are started from now on simulate with compiled modules, if there can be any."""
+    tree = None if interpreted else compiled_tree(cache().with_name("compiled"), say)
+    if tree is not None:
+        sys.path.insert(0, str(tree))
 
 
 def say(text: str) -> None:

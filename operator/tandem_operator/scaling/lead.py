@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from tandem_operator.scaling.bins import Windows
 from tandem_operator.scaling.law import Law
@@ -20,22 +21,40 @@ GROWTH_FLOOR_PER_S = 0.05
 """Below three requests a minute, ratios are chance."""
 
 
-def learn_startups(state: State, observation: Observation, now: float) -> tuple[dict[str, Startup], tuple[str, ...]]:
-    """Start-up times by warmth, and the pods whose readiness is awaited. A pod counts at its first readiness."""
+class Starts(NamedTuple):
+    """What is known of start-ups."""
+
+    started: dict[str, Startup]
+    """By warmth."""
+    awaited: tuple[str, ...]
+    """Pods that are not ready yet."""
+    starved: tuple[str, ...]
+    """Of those, pods that had to wait for devices."""
+
+
+def learn_startups(state: State, observation: Observation, now: float) -> Starts:
+    """A pod counts at its first readiness; from its creation, as a node may have to come first.
+
+    From its scheduling if it was seen to wait while no device was to be had: a quota is no start-up.
+    """
     started = state.started
     awaited: list[str] = []
+    starved: list[str] = []
     before = set(state.awaited)
     for pod in observation.pods:
         if pod.ready_since is None:
             if pod.draining_since is None:
                 awaited.append(pod.name)
+                if pod.name in state.starved or (pod.scheduled is None and observation.gpus_grantable == 0):
+                    starved.append(pod.name)
             continue
         if pod.name not in before:
             continue
-        seconds = pod.ready_since - pod.created
+        begun = pod.scheduled if pod.name in state.starved and pod.scheduled is not None else pod.created
+        seconds = pod.ready_since - begun
         if 0 < seconds < STARTUP_MAX_S:
             started = {**started, pod.warmth: _add(started.get(pod.warmth), seconds, now)}
-    return started, tuple(awaited)
+    return Starts(started, tuple(awaited), tuple(starved))
 
 
 def _add(old: Startup | None, seconds: float, now: float) -> Startup:

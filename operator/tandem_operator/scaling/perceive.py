@@ -20,7 +20,7 @@ def perceive(settings: Settings, state: State, observation: Observation, now: fl
     taken = take_routers(state, observation, now, law)
     pods = take_pods(state, observation, now)
     reading = read(taken, pods, observation, now, law)
-    started, awaited = learn_startups(state, observation, now)
+    starts = learn_startups(state, observation, now)
     noise = state.noise
     if taken.seen is not None and state.seen is not None and taken.seen > state.seen:
         noise = learn_noise(noise, taken.bins, state.seen, taken.seen, law)
@@ -37,8 +37,9 @@ def perceive(settings: Settings, state: State, observation: Observation, now: fl
         mixes=taken.mixes,
         since=taken.since,
         seen=taken.seen,
-        started=started,
-        awaited=awaited,
+        started=starts.started,
+        awaited=starts.awaited,
+        starved=starts.starved,
         noise=noise,
         arrived_at=arrived_at,
         output_tokens_mean=output_mean,
@@ -47,6 +48,6 @@ def perceive(settings: Settings, state: State, observation: Observation, now: fl
         held_tokens=measured_held(state.held_tokens, observation, pods),
     )
     windows = look_back(state.bins, state.since, state.seen, law)
-    growth, due = learn_growth(state, windows, lead_seconds(started, settings), law)
+    growth, due = learn_growth(state, windows, lead_seconds(starts.started, settings), law)
     flow = measured_flow(state.flow, observation, pods, coefficients_of(state, settings, "decode"), now)
     return msgspec.structs.replace(state, growth=growth, growth_due=due, flow=flow), reading, windows

@@ -90,6 +90,7 @@ def _piled_up(demand: Demand, batch: Batch, rate_per_s: float) -> float:
     """Sequences that would run if all could: Little's law with the stay that full decode pods show.
 
     Only while pods are full and requests wait: then stay = running / completions per second, whatever lengths say.
+    Of pods that are older than the completions: young ones are full before the first of their answers can end.
     """
     if demand.completed_per_s <= 0 or demand.decoding < FULL * batch.sequences * max(demand.decode_told, 1):
         return 0.0

@@ -6,7 +6,7 @@ import math
 
 import msgspec
 
-from tandem_operator.scaling.observation import Observation
+from tandem_operator.scaling.observation import Iteration, Observation
 
 SUSPECT = -1.0
 """Stands for a value that is no number: impossible, finite, and JSON can carry it."""
@@ -35,7 +35,14 @@ def sanitise(observation: Observation) -> Observation:
     pods = tuple(
         pod
         if pod.signals is None
-        else msgspec.structs.replace(pod, signals=msgspec.structs.replace(pod.signals, at=_finite(pod.signals.at)))
+        else msgspec.structs.replace(
+            pod,
+            signals=msgspec.structs.replace(
+                pod.signals,
+                at=_finite(pod.signals.at),
+                iterations=tuple(_finite_step(step) for step in pod.signals.iterations),
+            ),
+        )
         for pod in observation.pods
     )
     return msgspec.structs.replace(observation, routers=routers, pods=pods, pods_at=_finite(observation.pods_at))
@@ -60,6 +67,13 @@ def _finite(value: float) -> float:
     return value if math.isfinite(value) else SUSPECT
 
 
+def _finite_step(step: Iteration) -> Iteration:
+    """No step takes SUSPECT seconds, so nothing is learned from it; it stays, as steps are counted."""
+    if math.isfinite(step.seconds + step.prefill_attended):
+        return step
+    return msgspec.structs.replace(step, seconds=SUSPECT, prefill_attended=0.0)
+
+
 def _sane(value: float) -> bool:
     return math.isfinite(value)
 
@@ -76,4 +90,6 @@ def _is_finite(observation: Observation) -> bool:
     for pod in observation.pods:
         if pod.signals is not None:
             total += pod.signals.at
+            for step in pod.signals.iterations:
+                total += step.seconds + step.prefill_attended
     return math.isfinite(total)

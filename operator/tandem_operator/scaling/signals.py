@@ -39,7 +39,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     active: bool = False
     """Something arrived, waits or runs."""
     decoding: int = 0
-    """Sequences in decode pods that are ready and tell."""
+    """Sequences in decode pods that tell and have been ready for as long as completions are counted over."""
     decode_told: int = 0
     """Those pods."""
     arrived: float = 0.0
@@ -237,7 +237,8 @@ def read(taken: Taken, pods: dict[str, PodMark], observation: Observation, now: 
         else:
             qualities[pod.name] = judge(pod_mark.at, now, law)
             running += pod_mark.running + pod_mark.waiting
-            if pod.role == "decode" and pod.state == "ready":
+            settled = pod.ready_since is not None and now - pod.ready_since >= law.medium_s
+            if pod.role == "decode" and pod.state == "ready" and settled:
                 decoding += pod_mark.running
                 decode_told += 1
     requests = sum(max(router.queue.requests, 0) for router in observation.routers)

@@ -121,6 +121,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """By warmth."""
     awaited: tuple[str, ...] = ()
     """Pods that were not ready at the last look: their readiness is a measurement."""
+    starved: tuple[str, ...] = ()
+    """Of those, pods that waited while the cluster had no device to give: that wait is none."""
     growth: float | None = None
     """Logarithm of the insured growth of load in one start-up."""
     growth_due: tuple[tuple[float, float], ...] = ()

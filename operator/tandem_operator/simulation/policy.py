@@ -31,6 +31,9 @@ class ScalingPolicy(Protocol):
     def convertible(self) -> bool:
         """Routers let decode pods with slack compute prompts."""
 
+    def settings(self, given: Settings) -> Settings:
+        """What it decides with; records hold it, so that they alone give the decision again."""
+
     def initial(self, settings: Settings) -> Any:
         """State that knows nothing."""
 

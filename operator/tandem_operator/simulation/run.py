@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tandem_operator.scaling.decision import Record, Targets
+from tandem_operator.scaling.sanitise import sanitise
 from tandem_operator.simulation.fleet import Fleet
 from tandem_operator.simulation.measure import measure
 from tandem_operator.simulation.outcome import Move, Outcome
@@ -59,14 +60,14 @@ class Loop:
         """Decisions that changed a target."""
         self.seconds: list[float] = []
         """That each decision took, if there is a clock."""
-        self._settings = scenario.settings
+        self._settings = policy.settings(scenario.settings)
         self._key = f"simulation/{scenario.name}"
         self._policy = policy
         self._fleet = fleet
         self._scraper = scraper
         self._record = record
         self._clock = clock
-        self._state = policy.initial(scenario.settings)
+        self._state = policy.initial(self._settings)
         self._targets = Targets(scenario.prefill_start, scenario.decode_start)
         self._ticks = 0
         fleet.events.at(0.0, self._tick)
@@ -89,7 +90,7 @@ class Loop:
                     policy=self._policy.name,
                     settings=self._settings,
                     state_before=before,
-                    observation=observation,
+                    observation=sanitise(observation),
                     targets=decision.targets,
                     state_after=decision.state,
                     explanation=decision.explanation,

@@ -26,15 +26,19 @@ class Tandem:
     discipline: Discipline = "deadline"
     convertible: bool = True
 
+    def settings(self, given: Settings) -> Settings:
+        """With what is off switched off."""
+        if not self.off:
+            return given
+        law = msgspec.structs.replace(given.law, **dict.fromkeys(self.off, False))
+        return msgspec.structs.replace(given, law=law)
+
     def initial(self, settings: Settings) -> State:
         """Knows nothing."""
         return State()
 
     def decide(self, settings: Settings, state: State, observation: Observation, now: float) -> Decision:
-        """The law itself."""
-        if self.off:
-            law = msgspec.structs.replace(settings.law, **dict.fromkeys(self.off, False))
-            settings = msgspec.structs.replace(settings, law=law)
+        """The law itself. `settings` are those that `settings` made."""
         return decide(settings, state, observation, now)
 
 

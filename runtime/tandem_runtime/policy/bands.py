@@ -60,7 +60,7 @@ class Band:
         self._live[item[2]] = entry
         tenant.waiting += 1
         heappush(tenant.heap, item)
-        if tenant.heap[0] is item and not tenant.held:
+        if tenant.heap[0][2] == item[2] and not tenant.held:
             tenant.listed = item[2]
             heappush(self._order, (item, entry.tenant))
 

@@ -43,6 +43,7 @@ class Result(msgspec.Struct, frozen=True):
 
     outcome: Outcome
     sizes: tuple[tuple[int, int], ...] = ()
+    present: tuple[tuple[int, int], ...] = ()
 
 
 def load(name: str, quick: bool, traces: Path | None) -> Scenario:
@@ -68,7 +69,7 @@ def run_one(run: Run, quick: bool, traces: Path | None, folder: Path) -> Result:
     made = load(run.scenario, quick, traces)
     if run.policy == ORACLE:
         found = clairvoyant(made, run.seed, QUICK_REPAIRS if quick else REPAIRS)
-        result = Result(thin(found.outcome), tuple((one.prefill, one.decode) for one in found.schedule.sizes))
+        result = Result(thin(found.outcome), pairs(found.schedule.sizes), pairs(found.present))
     else:
         policy = named(run, made, quick, traces, folder)
         result = Result(thin(simulate(made, policy, run.seed)))
@@ -89,9 +90,15 @@ def named(run: Run, made: Scenario, quick: bool, traces: Path | None, folder: Pa
     def best() -> Clairvoyant:
         found = run_one(run.oracle, quick, traces, folder)
         sizes = tuple(Targets(*pair) for pair in found.sizes)
-        return Clairvoyant(Schedule(name=ORACLE, sizes=sizes), found.outcome)
+        present = tuple(Targets(*pair) for pair in found.present)
+        return Clairvoyant(Schedule(name=ORACLE, sizes=sizes), found.outcome, present)
 
     return contestant(name, made, best)
+
+
+def pairs(sizes: Iterable[Targets]) -> tuple[tuple[int, int], ...]:
+    """As they are kept."""
+    return tuple((one.prefill, one.decode) for one in sizes)
 
 
 def thin(outcome: Outcome) -> Outcome:

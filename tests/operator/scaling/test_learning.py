@@ -11,8 +11,9 @@ from tandem_operator.scaling.bins import Sums, learn_noise, look_back, spread, w
 from tandem_operator.scaling.demand import split_backlog
 from tandem_operator.scaling.forecast import DAY_S, learn_season
 from tandem_operator.scaling.law import Law
-from tandem_operator.scaling.lead import learn_growth
-from tandem_operator.scaling.observation import Observation, Pod, RouterSignals
+from tandem_operator.scaling.lead import learn_growth, learn_startups
+from tandem_operator.scaling.observation import Iteration, Observation, Pod, PodSignals, RouterSignals
+from tandem_operator.scaling.sanitise import SUSPECT, sanitise
 from tandem_operator.scaling.signals import read, take_pods, take_routers
 from tandem_operator.scaling.state import Bin, State
 
@@ -110,3 +111,24 @@ def test_the_age_of_a_source_says_how_far_it_is_trusted() -> None:
         taken = take_routers(story.state, observation, now, LAW)
         seen[silence] = read(taken, {}, observation, now, LAW).load_quality
     assert list(seen.values()) == ["Fresh", "Stale", "Missing"]
+
+
+@pytest.mark.parametrize(("grantable", "seconds"), [(4, 400.0), (None, 400.0), (0, 40.0)])
+def test_a_wait_for_devices_that_nobody_had_is_no_start_up(grantable: int | None, seconds: float) -> None:
+    state = State()
+    for at, scheduled, ready in ((0.0, None, None), (370.0, 360.0, None), (400.0, 360.0, 400.0)):
+        pod = Pod(name="p", role="prefill", created=0.0, scheduled=scheduled, ready_since=ready)
+        starts = learn_startups(state, Observation(pods=(pod,), gpus_grantable=grantable), at)
+        state = msgspec.structs.replace(state, started=starts.started, awaited=starts.awaited, starved=starts.starved)
+    assert state.started["cold"].mean_s == pytest.approx(seconds)
+    assert state.awaited == state.starved == ()
+
+
+def test_a_step_that_took_no_number_of_seconds_is_kept_as_impossible() -> None:
+    steps = (Iteration(4, 100, 0, math.nan), Iteration(4, 100, 0, 0.02), Iteration(0, 0, 8, 0.1, math.inf))
+    signals = PodSignals(at=1.0, incarnation="a", iterations=steps, iterations_total=3)
+    seen = Observation(pods=(Pod(name="p", role="decode", created=0.0, ready_since=0.0, signals=signals),))
+    told = sanitise(seen).pods[0].signals
+    assert told is not None
+    assert [step.seconds for step in told.iterations] == [SUSPECT, 0.02, SUSPECT]
+    assert msgspec.json.decode(msgspec.json.encode(sanitise(seen)), type=Observation) == sanitise(seen)

@@ -60,6 +60,10 @@ class Planned:
     convertible: bool = False
     name: str = "planned"
 
+    def settings(self, given: Settings) -> Settings:
+        """As given."""
+        return given
+
     def initial(self, settings: Settings) -> int:
         """Decisions so far."""
         return 0

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from tandem_operator.scaling.decision import Record
 from tandem_operator.scaling.law import Law
+from tandem_operator.scaling.replay import replay
 from tandem_operator.simulation.arrivals import Steps
 from tandem_operator.simulation.contestants import contestant, names
 from tandem_operator.simulation.lengths import CHAT
@@ -26,6 +27,7 @@ SHORT = Scenario("short", "", Synthetic(Steps(((0.0, 2.0), (30.0, 6.0))), CHAT, 
 ORACLE = Clairvoyant(
     Schedule(name="oracle-clairvoyant", sizes=sizes_of([Need(1.5, 0.5), Need(2.5, 1.0)])),
     Outcome(scenario="short", policy="oracle-clairvoyant", seed=0, seconds=120.0),
+    present=sizes_of([Need(1.5, 0.5)]),
 )
 
 
@@ -108,3 +110,10 @@ def test_a_replay_refuses_what_it_cannot_run() -> None:
 def test_a_user_who_wants_no_convertible_pods_gets_none() -> None:
     plain = replace(SHORT, settings=msgspec.structs.replace(SHORT.settings, convertible_decode=False))
     assert contestant("tandem", plain, lambda: ORACLE) == Tandem(convertible=False)
+
+
+def test_the_record_of_an_ablation_alone_gives_its_decision_again() -> None:
+    record = recorded("tandem-no-lead")[-1]
+    assert not record.settings.law.lead_quantile
+    again = replay(record)
+    assert msgspec.json.encode(again) == msgspec.json.encode(record)

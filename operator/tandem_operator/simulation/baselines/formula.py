@@ -48,6 +48,10 @@ class Formula:
     discipline: Discipline = "fifo"
     convertible: bool = False
 
+    def settings(self, given: Settings) -> Settings:
+        """As the user gave them."""
+        return given
+
     def initial(self, settings: Settings) -> Any:
         """State that knows nothing."""
         return FormulaState()

@@ -1,6 +1,6 @@
 """O1: the smallest schedule found that meets the objective when pods start at once, repaired window by window.
 
-O2 keeps its sizes and asks a start-up ahead; O3 asks only when the load is there, the limit without a forecast.
+O2 keeps its sizes and asks a start-up ahead; O3 knows what has arrived and no more, the limit without a forecast.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from tandem_operator.simulation.scenario import Scenario
 
 FINE: Final = 6
 """Parts of a window that are looked at for its peak: ten seconds each."""
+NOISE: Final = 0.1
+"""Of the load of ten seconds, what may be chance: so much lower it counts against that of the minute."""
 REPAIRS: Final = 4
 """Rounds; each adds one pod where the objective was missed. More change the GPU-hours by less than a percent."""
 
@@ -28,6 +30,8 @@ class Clairvoyant:
 
     schedule: Schedule
     outcome: Outcome
+    present: tuple[Targets, ...] = ()
+    """Sizes by ten seconds for the load that had arrived when they began."""
 
     def with_startup(self, scenario: Scenario) -> Schedule:
         """O2. The lead has a tenth to spare, as start-ups vary."""
@@ -35,9 +39,10 @@ class Clairvoyant:
 
     def causal(self, *, deadline: bool) -> Schedule:
         """O3 in either order of the queue; with the deadline order it has all that our router has."""
+        known = replace(self.schedule, sizes=self.present, window_s=WINDOW_S / FINE)
         if deadline:
-            return replace(self.schedule, name="oracle-causal", convertible=True)
-        return replace(self.schedule, name="oracle-causal-fifo", discipline="fifo")
+            return replace(known, name="oracle-causal", convertible=True)
+        return replace(known, name="oracle-causal-fifo", discipline="fifo")
 
 
 def at_once(scenario: Scenario, first: Targets) -> Scenario:
@@ -67,7 +72,7 @@ def clairvoyant(
         schedule = Schedule(name="oracle-clairvoyant", sizes=sizes)
         outcome = run(at_once(scenario, schedule.at(0.0)), schedule, seed)
         if best is None or outcome.attainment > best.outcome.attainment:
-            best = Clairvoyant(schedule, outcome)
+            best = Clairvoyant(schedule, outcome, present_sizes(fine, sizes))
         if progress is not None:
             progress((turn + 1) / (repairs + 1))
         if outcome.attainment >= goal:
@@ -75,6 +80,28 @@ def clairvoyant(
         sizes = repaired(scenario, sizes, outcome, goal, peaks)
     assert best is not None
     return best
+
+
+def present_sizes(fine: Sequence[Need], sizes: Sequence[Targets]) -> tuple[Targets, ...]:
+    """For each part of a window what the load before it needs: of the last minute, or of the last part if that is more.
+
+    With as many pods on top as the schedule had to add in the last whole minute. The first part knows its own load.
+    """
+    plain = sizes_of(mean_needs(fine))
+    found = []
+    for index in range(len(fine)):
+        past = fine[max(index - FINE, 0) : index] or fine[:1]
+        last, mean = past[-1], mean_needs(past)[0]
+        kept = 1 - NOISE if index else 1.0
+        need = Need(max(mean.prefill, kept * last.prefill), max(mean.decode, kept * last.decode))
+        base, minute = sizes_of([need])[0], index // FINE - 1
+        extra = (
+            (sizes[minute].prefill - plain[minute].prefill, sizes[minute].decode - plain[minute].decode)
+            if minute >= 0 and base.prefill
+            else (0, 0)
+        )
+        found.append(Targets(base.prefill + extra[0], base.decode + extra[1]))
+    return tuple(found)
 
 
 def mean_needs(fine: Sequence[Need]) -> list[Need]:

@@ -39,6 +39,10 @@ class Schedule:
     discipline: Discipline = "deadline"
     convertible: bool = False
 
+    def settings(self, given: Settings) -> Settings:
+        """As the user gave them."""
+        return given
+
     def initial(self, settings: Settings) -> Nothing:
         """None."""
         return Nothing()

@@ -15,6 +15,7 @@ from tandem_operator.simulation.oracles.clairvoyant import (
     clairvoyant,
     mean_needs,
     peak_needs,
+    present_sizes,
     repaired,
 )
 from tandem_operator.simulation.oracles.fluid import Need, decode_seconds, needs, prompt_seconds
@@ -135,3 +136,20 @@ def test_the_clairvoyant_repairs_until_the_objective_is_met_and_keeps_the_best()
     assert at_once(SCENARIO, Targets(7, 2)).fleet.startup.median_s == 0.0
     assert found.causal(deadline=False).discipline == "fifo"
     assert found.causal(deadline=True).convertible
+
+
+def test_the_causal_oracle_knows_nothing_that_has_not_arrived_yet() -> None:
+    quiet, busy = Need(0.5, 0.5), Need(4.0, 0.5)
+    fine = [quiet] * 9 + [busy] * 9
+    sizes = sizes_of(mean_needs(fine))
+    for cut in range(1, len(fine)):
+        changed = [*fine[:cut], *[Need(9.0, 9.0)] * (len(fine) - cut)]
+        assert present_sizes(changed, sizes)[: cut + 1] == present_sizes(fine, sizes)[: cut + 1]
+
+
+def test_the_causal_oracle_answers_a_jump_ten_seconds_after_it_and_keeps_to_the_minute_in_noise() -> None:
+    fine = [Need(0.9, 0.5)] * 9 + [Need(4.0, 0.5)] + [Need(0.9, 0.5)] * 8
+    found = [one.prefill for one in present_sizes(fine, sizes_of(mean_needs(fine)))]
+    assert found[9] == 1
+    assert found[10] == 4
+    assert found[11] < 4
