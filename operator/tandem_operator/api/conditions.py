@@ -52,6 +52,7 @@ class Reason:
     # Problems of pods, also the reason of Ready and Progressing
     CRASH_LOOP = "CrashLoopBackOff"
     CONFIG_REFUSED = "ConfigRefused"  # the runtime exits with code 2
+    API_KEYS_MISSING = "ApiKeysMissing"  # the runtime exits with code 4: no Secret, or no valid key in it
     MODEL_NOT_LOADED = "ModelNotLoaded"  # the runtime exits with code 3
     MODEL_NOT_FETCHED = "ModelNotFetched"
     OUT_OF_MEMORY = "OutOfMemory"
@@ -79,6 +80,7 @@ POD_PROBLEMS: Final = (
     Reason.POD_CONFIG,
     Reason.MODEL_NOT_FETCHED,
     Reason.MODEL_NOT_LOADED,
+    Reason.API_KEYS_MISSING,
     Reason.CONFIG_REFUSED,
     Reason.OUT_OF_MEMORY,
     Reason.CRASH_LOOP,

@@ -37,6 +37,10 @@ CLASS_NAME_RULE: Final = rule(
     "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
     "a class of requests is named by lower-case letters, digits and - between them, such as interactive",
 )
+SECRET_NAME_RULE: Final = rule(
+    "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
+    "apiKeysSecret.name is the name of a Secret: lower-case letters, digits, - and .",
+)
 
 URI_RULES: Final = (
     rule(

@@ -242,6 +242,23 @@ class Pool(ApiModel):
     template: dict[str, Any] = _TEMPLATE
 
 
+class ApiKeysSecret(ApiModel):
+    """The Secret with the API keys that routers accept."""
+
+    name: str = Field(
+        description=(
+            "Name of a Secret in the same namespace, with one entry for each API key, named after the key. An entry is"
+            ' JSON: hash ("sha256:" and 64 hex digits) and, where wanted, class (of requests that name none), tenant'
+            " (keys of one tenant share cached prompts; default: each key is its own), maxConcurrent,"
+            " requestsPerMinute and tokensPerMinute (over all routers together; default: no limit). The keys"
+            " themselves stand nowhere. `tandem-runtime keys new NAME` makes a key and prints its entry."
+        ),
+        min_length=1,
+        max_length=253,
+        json_schema_extra=rules.validations(rules.SECRET_NAME_RULE),
+    )
+
+
 class Router(ApiModel):
     """The pods that clients talk to."""
 
@@ -253,6 +270,14 @@ class Router(ApiModel):
         description="How long a request waits for a model pod when none is ready (then 503), as 30s, 2m or 1h30m.",
         max_length=32,
         json_schema_extra=rules.validations(rules.DURATION_RULE),
+    )
+    api_keys_secret: ApiKeysSecret | None = Field(
+        default=None,
+        description=(
+            "Ask clients for an API key (Authorization: Bearer KEY); without it whoever reaches the Service may ask."
+            " Edits of the Secret count within about a minute, without a restart. While it is missing or holds no"
+            " valid key, nobody is let in, and RouterAvailable says why."
+        ),
     )
     resources: Resources = _RESOURCES
     template: dict[str, Any] = _TEMPLATE

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tandem_runtime.contracts.names import EXIT_BAD_CONFIG, EXIT_BAD_MODEL
+from tandem_runtime.contracts.names import EXIT_BAD_CONFIG, EXIT_BAD_MODEL, EXIT_NO_KEYS
 
 from tandem_operator.api import names
 from tandem_operator.api.conditions import POD_PROBLEMS, Reason
@@ -142,6 +142,9 @@ def _exit_problem(pod: str, container: dict[str, Any], ended: dict[str, Any], in
         return Problem(Reason.MODEL_NOT_LOADED, f"the model cannot be loaded: {words} ({times})")
     if code == EXIT_BAD_CONFIG:
         return Problem(Reason.CONFIG_REFUSED, f"the runtime refuses its settings: {words}; correct the spec ({times})")
+    if code == EXIT_NO_KEYS:
+        advice = "the Secret that spec.router.apiKeysSecret names must exist and hold a valid entry"
+        return Problem(Reason.API_KEYS_MISSING, f"routers let nobody in: {words}; {advice} ({times})")
     if code == 0:
         words = "it ended as if told to, which is what a failed liveness or startup probe does"
     return Problem(Reason.CRASH_LOOP, f"{times}: {words}; see {log}")

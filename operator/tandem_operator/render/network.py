@@ -36,7 +36,8 @@ def endpoints(infd: InferenceDeployment) -> dict[str, Any]:
     """`NAME-endpoints`, what routers read: names of Services, no addresses, so that it never changes while pods come
     and go; and the service classes, so that an edit of spec.slo restarts no router."""
     services = [{"service": names.pool_service_name(infd.name, role), "role": role} for role in names.POOL_ROLES]
-    content = json.dumps({"schema": 1, "pods": [], "services": services}, indent=1) + "\n"
+    routers = infd.spec.router.replicas  # limits of API keys are shared by so many, until pods tell how many there are
+    content = json.dumps({"schema": 1, "pods": [], "services": services, "routers": routers}, indent=1) + "\n"
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",

@@ -15,6 +15,7 @@ from tandem_operator.render.source import ModelSource
 COMMAND: Final = "tandem-runtime"
 TOKEN_PATH: Final = "/etc/tandem/token"
 TOKEN_FILE: Final = f"{TOKEN_PATH}/token"
+KEYS_PATH: Final = "/etc/tandem/keys"
 ENDPOINTS_PATH: Final = "/etc/tandem/endpoints"
 ENDPOINTS_KEY: Final = "endpoints.json"
 ENDPOINTS_FILE: Final = f"{ENDPOINTS_PATH}/{ENDPOINTS_KEY}"

@@ -17,6 +17,7 @@ from tandem_operator.render.placement import place, queue_label
 from tandem_operator.render.pods import (
     ENDPOINTS_FILE,
     ENDPOINTS_PATH,
+    KEYS_PATH,
     TOKEN_FILE,
     InvalidTemplate,
     check_override,
@@ -46,6 +47,7 @@ def router_deployment(infd: InferenceDeployment, revision: str, image: str, sett
         "--metrics-port", str(METRICS_PORT),
         "--drain-timeout", drain_timeout(grace - linger, settings),
         *(["--classes", CLASSES_FILE] if infd.spec.slo else []),
+        *(["--api-keys", KEYS_PATH] if spec.api_keys_secret else []),
     ]  # fmt: skip
     template = pod_template(
         labels=names.pod_labels(infd.name, "router", revision),
@@ -59,11 +61,14 @@ def router_deployment(infd: InferenceDeployment, revision: str, image: str, sett
         settings=settings,
     )
     template["spec"]["terminationGracePeriodSeconds"] = settings.router_grace_seconds
+    template["spec"]["terminationGracePeriodSeconds"] = settings.router_grace_seconds
     container = template["spec"]["containers"][0]
     container["volumeMounts"].append({"name": "endpoints", "mountPath": ENDPOINTS_PATH, "readOnly": True})
     if linger:  # the API server refuses a sleep of 0 s
         container["lifecycle"] = {"preStop": {"sleep": {"seconds": linger}}}
     template["spec"]["volumes"].append({"name": "endpoints", "configMap": {"name": names.endpoints_name(infd.name)}})
+    if spec.api_keys_secret:
+        mount_keys(template, spec.api_keys_secret.name)
     return deployment(
         infd,
         name=names.router_name(infd.name),
@@ -134,6 +139,15 @@ def pool_deployment(
     )
     pool_object["metadata"]["labels"] |= queue
     return pool_object
+
+
+def mount_keys(template: dict[str, Any], secret: str) -> None:
+    """`optional`: without the Secret the kubelet would hold the pod back, and say why only in an Event. So the router
+    starts, lets nobody in, and ends with a message in the pod's status: the operator needs no right to read Secrets."""
+    mount = {"name": "keys", "mountPath": KEYS_PATH, "readOnly": True}
+    template["spec"]["containers"][0]["volumeMounts"].append(mount)
+    source = {"secretName": secret, "defaultMode": 0o440, "optional": True}
+    template["spec"]["volumes"].append({"name": "keys", "secret": source})
 
 
 def grace_seconds(override: dict[str, Any], owner: str, settings: RenderSettings) -> int:

@@ -55,6 +55,10 @@ CRASHED = {"waiting": {"reason": "CrashLoopBackOff"}}
             "ConfigRefused", "unknown flag",
         ),
         (
+            {"containerStatuses": [container(CRASHED, {"exitCode": 4, "message": "no valid API key"}, restartCount=1)]},
+            "ApiKeysMissing", "no valid API key; the Secret that spec.router.apiKeysSecret names must exist",
+        ),
+        (
             {"containerStatuses": [container(CRASHED, {"exitCode": 137, "reason": "OOMKilled"}, restartCount=1)]},
             "OutOfMemory", "raise resources.limits.memory",
         ),

@@ -191,6 +191,30 @@ def test_the_endpoint_file_is_one_that_routers_read(tmp_path: Any) -> None:
     assert [(s.service, s.role) for s in read.services] == [("chat-prefill", "prefill"), ("chat-decode", "decode")]
 
 
+def test_routers_know_how_many_they_are_before_a_pod_tells_them(tmp_path: Any) -> None:
+    content = by_name(deployment(router={"replicas": 3}))["ConfigMap/chat-endpoints"]["data"]["endpoints.json"]
+    (tmp_path / "endpoints.json").write_text(content)
+    assert read_endpoints(tmp_path / "endpoints.json").routers == 3
+
+
+def test_only_routers_get_the_api_keys_and_start_without_the_secret_to_say_what_is_missing() -> None:
+    keyed = all_objects(deployment(router={"apiKeysSecret": {"name": "client-keys"}}))
+    assert "Secret" not in {each["kind"] for each in keyed}, "it is the user's, and nobody else has to read it"
+    for pod in pods(keyed):
+        main = pod["containers"][0]
+        mounts = {m["name"]: m for m in main["volumeMounts"]}
+        volumes = {v["name"]: v for v in pod["volumes"]}
+        if "router" not in main["args"]:
+            assert "keys" not in mounts
+            assert "keys" not in volumes
+            continue
+        assert options(main["args"])["--api-keys"] == mounts["keys"]["mountPath"]
+        assert mounts["keys"]["readOnly"]
+        assert volumes["keys"]["secret"] == {"secretName": "client-keys", "defaultMode": 0o440, "optional": True}
+    open_router = by_name(deployment())["Deployment/chat-router"]["spec"]["template"]["spec"]["containers"][0]
+    assert "--api-keys" not in open_router["args"]
+
+
 def test_pool_services_publish_pods_that_are_not_ready_yet_of_every_revision() -> None:
     spec = by_name(deployment())["Service/chat-prefill"]["spec"]
     assert (spec["clusterIP"], spec["publishNotReadyAddresses"]) == ("None", True)
