@@ -1,57 +1,86 @@
-"""A client that streams short completions one after another in the background and keeps what happened."""
+"""Load from inside the cluster: a pod streams answers that it knows, so that a lost, cut or wrong one is noticed."""
 
 from __future__ import annotations
 
-import threading
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from e2e.stack import stream_chat
+from e2e.cases import load_program
+from e2e.cases.manifests import program_pod
+from e2e.stack import Stack, wait_until
+
+POD = "load"
 
 
 @dataclass
 class Load:
-    """Used as a context manager; `done` and `errors` grow while it runs."""
+    """Used as a context manager: the right answers are known when it is entered; the end waits for what runs.
 
-    base_url: str
+    `node`: where its pod has to stand, when others may go.
+    """
+
+    stack: Stack
+    namespace: str
     model: str
-    max_tokens: int = 24
-    done: list[float] = field(default_factory=list)
-    """Monotonic times at which streams began that ended well."""
-    errors: list[str] = field(default_factory=list)
+    streams: int = 6
+    node: str = ""
+    results: list[dict[str, Any]] = field(default_factory=list)
+    """Of ended streams: `began` (seconds since the epoch), `pause` (longest wait for a piece), `problem`."""
 
-    def __post_init__(self) -> None:
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+    def look(self, path: str = "/") -> dict[str, Any]:
+        """The pod's account now."""
+        where = f"/api/v1/namespaces/{self.namespace}/pods/{POD}:{load_program.PORT}/proxy{path}"
+        answer: dict[str, Any] = json.loads(self.stack.cluster.kubectl("get", "--raw", where))
+        self.results = answer["results"]
+        return answer
 
-    def _run(self) -> None:
-        count = 0
-        while not self._stop.is_set():
-            count += 1
-            began = time.monotonic()
-            try:
-                text = "".join(stream_chat(self.base_url, self.model, f"request {count}", self.max_tokens, timeout=60))
-                if text:
-                    self.done.append(began)
-                else:
-                    self.errors.append("an empty answer")
-            except Exception as error:
-                self.errors.append(f"{type(error).__name__}: {error}")
-                self._stop.wait(0.2)
+    def problems(self) -> list[str]:
+        """Of streams that were not answered exactly and to their end."""
+        return [result["problem"] for result in self.results if result["problem"]]
 
     def succeeds_again(self, streams: int = 3) -> Callable[[], bool]:
         """A probe: whether `streams` streams that began after this call ended well."""
-        moment = time.monotonic()
-        return lambda: sum(1 for began in self.done if began > moment) >= streams
+        moment = time.time()
+
+        def probe() -> bool:
+            self.look()
+            return sum(1 for each in self.results if each["began"] > moment and not each["problem"]) >= streams
+
+        return probe
+
+    def check(self) -> None:
+        """Nothing was lost, cut or wrong."""
+        assert self.results, "no stream ended"
+        found = self.problems()
+        assert not found, f"{len(found)} of {len(self.results)} streams, the first: {found[:3]}"
 
     def __enter__(self) -> Load:
-        self._thread.start()
+        url = f"http://{self.model}.{self.namespace}.svc:8000"
+        program = Path(load_program.__file__).read_text() + f"\n\nmain({url!r}, {self.model!r}, {self.streams})\n"
+        self.stack.apply(program_pod(POD, program, node=self.node), self.namespace)
+
+        def learnt() -> bool:
+            answer = self.look()
+            assert not answer["problem"], f"the undisturbed fleet does not answer: {answer['problem']}"
+            return bool(answer["learnt"] == len(load_program.PROMPTS))
+
+        wait_until("right answers", 120, learnt)
+        wait_until("first streams", 60, self.succeeds_again())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
-        self._thread.join(90)
+        try:
+            if kind is None:
+                self.look("/stop")
+                wait_until("the end of all streams", 120, lambda: not self.look()["running"])
+                self.check()
+        finally:
+            kubectl = self.stack.cluster.kubectl
+            kubectl("delete", "pod", POD, "--namespace", self.namespace, "--grace-period=0", "--force", check=False)

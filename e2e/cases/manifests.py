@@ -50,7 +50,7 @@ spec:
 """
 
 
-def program_pod(name: str, program: str, claim: str = "", restart: str = "Always") -> str:
+def program_pod(name: str, program: str, claim: str = "", restart: str = "Always", node: str = "") -> str:
     """A restricted pod that runs a Python program in the runtime image, /tmp and (with `claim`) /claim writable."""
     volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {}}]
     if claim:
@@ -80,6 +80,7 @@ def program_pod(name: str, program: str, claim: str = "", restart: str = "Always
         "volumes": volumes,
     }
     metadata = {"name": name, "labels": {"app": name}}
+    spec |= {"nodeName": node} if node else {}
     return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
 
 

@@ -6,11 +6,9 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from functools import partial
 
 import pytest
 
-from e2e.cases.load import Load
 from e2e.cases.manifests import emulated, real
 from e2e.stack import Stack, post, stream_chat, wait_until
 
@@ -79,32 +77,6 @@ def test_a_client_that_leaves_frees_its_pages(stack: Stack, chat: str, url: str)
     wait_until("the decode pod is idle and holds no page", 60, idle)
 
 
-@pytest.mark.parametrize("role", ["prefill", "decode"])
-def test_a_deleted_pod_is_replaced_and_requests_succeed_again(stack: Stack, namespace: str, role: str) -> None:
-    stack.apply(emulated("fleet"), namespace)
-    stack.wait_ready("fleet", namespace)
-    with stack.forward("service/fleet", namespace) as base, Load(base, "fleet") as load:
-        wait_until("first answers", 90, lambda: len(load.done) > 2)
-        victim = stack.pods(namespace, "fleet", role)[0]["metadata"]["name"]
-        stack.cluster.kubectl("delete", "pod", victim, "--namespace", namespace, "--grace-period=0", "--force")
-        wait_until(f"a new {role} pod", 60, lambda: victim not in str(stack.pods(namespace, "fleet", role)))
-        stack.wait_ready("fleet", namespace, 120)
-        wait_until("answers after the replacement", 60, load.succeeds_again())
-
-
-def test_a_pool_is_scaled_by_editing_the_spec_and_requests_go_on(stack: Stack, namespace: str) -> None:
-    stack.apply(emulated("fleet"), namespace)
-    stack.wait_ready("fleet", namespace)
-    with stack.forward("service/fleet", namespace) as base, Load(base, "fleet") as load:
-        for replicas in (3, 1):
-            patch = json.dumps({"spec": {"decode": {"replicas": replicas}}})
-            stack.cluster.kubectl("patch", "infd", "fleet", "-n", namespace, "--type=merge", "--patch", patch)
-            stack.wait_ready("fleet", namespace, 120)
-            wait_until(f"{replicas} decode pods", 120, partial(has_pods, stack, namespace, "decode", replicas))
-            assert stack.get("infd", "fleet", namespace)["status"]["decode"]["summary"] == f"{replicas}/{replicas}"
-        wait_until("answers at the end", 60, load.succeeds_again())
-
-
 CLASSES = """  slo:
   - {class: interactive, ttft: {base: 60s}, tpot: 10s, priority: 10}
   - {class: batch, ttft: {base: 10m}, tpot: 10s}
@@ -145,8 +117,3 @@ def ask(base: str, slo_class: str) -> str:
     except urllib.error.HTTPError as refused:
         return str(json.loads(refused.read())["error"]["message"])
     return ""
-
-
-def has_pods(stack: Stack, namespace: str, role: str, count: int) -> bool:
-    """Whether that many pods of the role stand."""
-    return len(stack.pods(namespace, "fleet", role)) == count
