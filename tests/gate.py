@@ -28,20 +28,24 @@ def lint(_: list[str]) -> list[Command]:
     ]
 
 
-SOCKETS = tuple(f"tests/runtime/{part}" for part in ("bench", "fetch", "router", "server", "transfer"))
-"""Tests that talk over loopback and wait for silence: not slow to compute, but not for every keystroke."""
+WEIGHTY = (
+    *(f"tests/runtime/{part}" for part in ("bench", "fetch", "router", "server", "transfer")),
+    *(f"tests/runtime/{part}" for part in ("models", "ops", "engine/test_sampler.py", "engine/test_torch_executor.py")),
+    "tests/operator/test_process.py",
+)
+"""Tests that talk over loopback and wait for silence, and those that load torch: not for every keystroke."""
 
 
 def unit(arguments: list[str]) -> list[Command]:
-    """Everything that starts no program, waits for no peer and asks no cluster, on all cores."""
-    others = [f"--ignore={path}" for path in ("tests/chart", "tests/gpu", "tests/processes", *SOCKETS)]
+    """Everything that starts no program, waits for no peer, loads no torch and asks no cluster, on all cores."""
+    others = [f"--ignore={path}" for path in ("tests/chart", "tests/gpu", "tests/processes", *WEIGHTY)]
     return [[sys.executable, "-m", "pytest", "-q", "-n", "auto", *(arguments or ["tests", *others])]]
 
 
 def process(arguments: list[str]) -> list[Command]:
     """Real processes and sockets, real weights, and transformers as the reference."""
     pytest = [sys.executable, "-m", "pytest", "-q", "--durations=5"]
-    return [[*pytest, *arguments]] if arguments else [[*pytest, "-n", "auto", *SOCKETS], [*pytest, "tests/processes"]]
+    return [[*pytest, *arguments]] if arguments else [[*pytest, "-n", "auto", *WEIGHTY], [*pytest, "tests/processes"]]
 
 
 def chart(arguments: list[str]) -> list[Command]:
