@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
 import msgspec
@@ -90,7 +92,10 @@ def describe(rejection: kv.Reject) -> str:
 
 
 def chain_hash(tokens: Sequence[int], token: str, salt: bytes) -> bytes:
-    """Head of the hash chain over `tokens`; empty below one block. Keyed by the `token` that both pods have said on
-    their connection: after a change of the deployment's token they may have different files, but not here."""
+    """Head of the hash chain over `tokens`, the last block closed however short it is: KV of other tokens never passes.
+    Keyed by the `token` that both pods have said on their connection: after a change of the deployment's token they
+    may have different files, but not here."""
     hashes = hashing.chain(tokens, token.encode(), salt)
-    return hashes[-1] if hashes else b""
+    head = hashes[-1] if hashes else salt
+    tail = array("I", tokens[len(hashes) * hashing.BLOCK_TOKENS :]).tobytes()
+    return blake2b(head + tail, digest_size=hashing.DIGEST_BYTES, key=token.encode()[:64]).digest()

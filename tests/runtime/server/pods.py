@@ -35,6 +35,7 @@ FAST = Coefficients(
     load_s=0.0,
 )
 WAIT_SECONDS = 10.0
+DEFAULT_KV = KvSettings()
 
 
 @dataclass
@@ -63,7 +64,7 @@ async def running_pod(
     coefficients: Coefficients = FAST,
     executor: Executor | None = None,
     pace: LinkPace | None = None,
-    kv_settings: KvSettings = KvSettings(),  # noqa: B008 (frozen)
+    kv_settings: KvSettings | None = None,
     **settings: Any,
 ) -> AsyncIterator[RunningPod]:
     """Ready to serve."""
@@ -71,7 +72,7 @@ async def running_pod(
     await engine.load()
     source = (lambda: token) if isinstance(token, str) else token
     identity = PodIdentity(name or f"{role}-0", role, "rev1", f"inc-{role}", "127.0.0.1", source, "chat")
-    pod = Pod(identity, engine, ByteTokenizer(), pace, kv_settings)
+    pod = Pod(identity, engine, ByteTokenizer(), pace, kv_settings or DEFAULT_KV)
     pod.kv_port = await pod.sender.start("127.0.0.1", 0)
     port = InternalPort(pod)
     running = RunningPod(pod, port, await port.start("127.0.0.1", 0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -13,12 +14,24 @@ from tandem_runtime.contracts import pod_protocol as wire
 from tandem_runtime.contracts.pod_protocol import Cancel, Delta, Failed, PrefillPeer
 from tandem_runtime.engine.emulated_executor import EmulatedExecutor
 from tandem_runtime.engine.loop import UNTAKEN_BYTES
+from tandem_runtime.transfer.identity import KvSettings
 from tandem_runtime.transfer.pace import LinkPace
 from tandem_runtime.transfer.wire import Channel
 
+from tests.runtime.server import pods
 from tests.runtime.server.pods import FAST, RunningPod, router, running_pod, submit, until
 
 PROMPT = "the quick brown fox jumps over the lazy dog " * 20
+
+
+@pytest.fixture(autouse=True, params=["tcp", "shm"])
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """Everything here holds for both."""
+    if request.param == "shm":
+        monkeypatch.setattr(pods, "DEFAULT_KV", KvSettings(shared_memory=tmp_path))
+    return str(request.param)
+
+
 SLOW_LINK = 0.05
 """Seconds that each page takes where a test needs to step in between."""
 
@@ -33,7 +46,7 @@ async def expected(prompt: str = PROMPT, tokens: int = 12) -> list[int]:
         return (await client.answer(submit("alone", prompt, tokens)))[0]
 
 
-async def test_decode_goes_on_from_pages_that_really_crossed_and_computes_no_prompt_token() -> None:
+async def test_decode_goes_on_from_pages_that_really_crossed_and_computes_no_prompt_token(transport: str) -> None:
     async with (
         running_pod("prefill") as prefill,
         running_pod("decode") as decode,
@@ -50,6 +63,7 @@ async def test_decode_goes_on_from_pages_that_really_crossed_and_computes_no_pro
         assert prefill.pod.sent.tx_bytes == decode.pod.received.rx_bytes == pages * page_bytes
         assert last.usage.kv_bytes_received == pages * page_bytes
         assert decode.pod.engine.engine.scheduler.counters.prompt_tokens == 0
+        assert {link.transport for link in decode.pod.receiver.links.connected} == {transport}
         assert prefill.pod.engine.engine.scheduler.counters.prompt_tokens == len(PROMPT)
     assert ids == await expected()
 
