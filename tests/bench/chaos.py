@@ -59,6 +59,7 @@ def all_work() -> list[Work]:
         Work("sigterm all decode", cases.terminate_all, "decode"),
         *(Work(f"kill {role}", cases.kill, role) for role in roles),
         Work("kill router", cases.kill_router, "router"),
+        Work("freeze router", cases.freeze_router, "router"),
         Work("sigterm router", cases.terminate_router, "router"),
         *(Work(f"{fault} frames", partial(cases.damage_frames, fault), "prefill") for fault in FRAME_FAULTS),
     ]

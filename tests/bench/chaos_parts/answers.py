@@ -50,6 +50,8 @@ class Right:
     tokens: int
     reason: str
     ttft_seconds: float
+    whole_seconds: float = 0.0
+    """From the request to its end, together with all the others."""
 
 
 @dataclass(slots=True)
@@ -70,6 +72,8 @@ class Reading:
     """The HTTP answer ended as HTTP says: last chunk, or as many bytes as announced."""
     problem: str = ""
     hung: bool = False
+    seconds: float = 0.0
+    """From the request to its end."""
 
     def judge(self, right: Right) -> Verdict:
         """`broken`: ended without looking complete, and all that came was right."""
@@ -102,6 +106,7 @@ async def read_answer(host: str, port: int, model: str, ask: Ask, limit_seconds:
         reading.problem = f"no end within {limit_seconds:g} s; {len(reading.arrivals)} pieces came"
     except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
         reading.problem = f"{type(error).__name__}: {error}"
+    reading.seconds = time.monotonic() - reading.sent_at
     return reading
 
 
@@ -111,7 +116,7 @@ async def _exchange(host: str, port: int, model: str, ask: Ask, reading: Reading
         body = ask.body(model, ask.stream)
         head = (
             f"POST /v1/completions HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
-            f"x-tandem-timeout-ms: 120000\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            f"x-tandem-timeout-ms: 600000\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         )
         writer.write(head.encode() + body)
         lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")

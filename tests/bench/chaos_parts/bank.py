@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -42,7 +43,7 @@ def torch_executor(model: Path) -> tuple[str, ...]:
 
 
 def draw_asks(random: Random, count: int, characters: tuple[int, int], tokens: tuple[int, int]) -> list[Ask]:
-    """So many prompts of so many characters, answers of so many tokens; some sampled, some not streamed, some with a stop."""
+    """`count` prompts of so many characters, answers of so many tokens; some sampled, not streamed, or with a stop."""
     asks = []
     for index in range(count):
         prompt, size = f"{index}", random.randint(*characters)
@@ -80,14 +81,12 @@ async def make_bank(executor: tuple[str, ...], folder: Path, asks: list[Ask]) ->
         for reading in readings:
             if reading.status != 200 or not reading.done or not reading.ended:
                 raise RuntimeError(f"the undisturbed pod did not answer: {reading.status} {reading.problem}")
-            bank[reading.ask] = Right(reading.text, reading.tokens, reading.reason, 0.0)
+            bank[reading.ask] = Right(reading.text, reading.tokens, reading.reason, 0.0, reading.seconds)
+        ttft_seconds = 0.0
         for ask in asks[:3]:  # alone: how long an answer takes to begin
             alone = await read_answer("127.0.0.1", http, MODEL, ask, PATIENCE_SECONDS)
             began = (alone.arrivals or [time.monotonic()])[0] - alone.sent_at
-            bank = {
-                each: Right(right.text, right.tokens, right.reason, max(right.ttft_seconds, began))
-                for each, right in bank.items()
-            }
-        return bank
+            ttft_seconds = max(ttft_seconds, began)
+        return {ask: replace(right, ttft_seconds=ttft_seconds) for ask, right in bank.items()}
     finally:
         await pod.end()

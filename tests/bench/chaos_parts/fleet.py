@@ -19,6 +19,8 @@ from tests.bench.chaos_parts.wires import Wire
 MODEL = "chaos"
 LEAK_SECONDS = 8.0
 """Within that, all pages are free again: longer than a heartbeat's patience, which frees those of a cut peer."""
+START_SECONDS = 300.0
+"""For a whole fleet; a machine that is busy with other things takes minutes to import what a second imports else."""
 IDLE = ("vllm:num_requests_running", "vllm:num_requests_waiting", "tandem_kv_inflight")
 PAGES = ("tandem_engine_used_pages", "tandem_engine_leaked_pages")
 Network = Literal["cables", "wires"]
@@ -100,7 +102,7 @@ class Fleet:
         self.routers = [self._make_router(index) for index in range(self.plan.routers)]
         for member in self.members:
             await member.process.start()
-        await self.settle(120.0)
+        await self.settle(START_SECONDS)
 
     async def _make_pod(self, index: int, role: str, ports: tuple[int, ...]) -> tuple[Member, str]:
         plan = self.plan
@@ -140,7 +142,7 @@ class Fleet:
         )  # fmt: skip
         return Member("router", Process(name, arguments, host, metrics_port), http_port=http_port)
 
-    async def settle(self, limit_seconds: float = 60.0) -> None:
+    async def settle(self, limit_seconds: float = START_SECONDS) -> None:
         """What died is started again; waits until all are ready and know each other. Raises RuntimeError."""
         deadline = time.monotonic() + limit_seconds
         for member in self.members:
@@ -186,7 +188,7 @@ class Fleet:
         self.revive()
         for member in self.members:
             await member.process.end()
-        await self.settle(120.0)
+        await self.settle(START_SECONDS)
 
     async def close(self) -> None:
         """Ends all."""

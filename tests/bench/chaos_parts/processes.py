@@ -94,7 +94,7 @@ class Process:
         if self._reading is not None:
             await self._reading
 
-    async def ready(self, limit_seconds: float = 120.0) -> None:
+    async def ready(self, limit_seconds: float = 300.0) -> None:
         """Raises RuntimeError with its last words when it ends or takes too long."""
         deadline = time.monotonic() + limit_seconds
         while (await get(self.host, self.metrics_port, "/readyz"))[0] != 200:

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Final
 
@@ -17,7 +18,9 @@ from tests.bench.chaos_parts.wires import FrameFault
 
 STREAMS: Final = 5
 STREAM_LIMIT_SECONDS: Final = 45.0
-"""An answer takes two seconds; detection, a restart and a loaded machine are well within that."""
+"""An answer takes two seconds; detection and a restart are well within that."""
+SLOWNESS: Final = 10.0
+"""On a machine that does not get to it, an answer may take that many times what the slowest undisturbed one took."""
 LONG_FREEZE_SHARE: Final = 0.8
 """The others end before anybody may call the pod lost: nothing should come of them."""
 FREEZE_SECONDS: Final = (3.2, 4.5)
@@ -49,7 +52,9 @@ class Trial:
 
     async def _read(self, router: Member, ask: Ask) -> Reading:
         await asyncio.sleep(self.random.uniform(0, 0.2))
-        return await read_answer(router.process.host, router.http_port, MODEL, ask, STREAM_LIMIT_SECONDS)
+        slowest_seconds = max(right.whole_seconds for right in self.bank.values())
+        limit_seconds = max(STREAM_LIMIT_SECONDS, SLOWNESS * slowest_seconds)
+        return await read_answer(router.process.host, router.http_port, MODEL, ask, limit_seconds)
 
     async def check(self, readings: Sequence[asyncio.Task[Reading]], broken: bool = False) -> list[Reading]:
         """Counts the verdicts. `broken`: their router died, so that ending visibly is right."""
@@ -119,9 +124,21 @@ async def freeze(trial: Trial, victim: Member) -> None:
     await _stop_for_a_while(
         trial,
         victim,
-        lambda: victim.process.signal(signal.SIGSTOP),
-        lambda: victim.process.signal(signal.SIGCONT),
+        partial(victim.process.signal, signal.SIGSTOP),
+        partial(victim.process.signal, signal.SIGCONT),
     )
+
+
+async def freeze_router(trial: Trial, victim: Member) -> None:
+    """Its pods drop its work meanwhile; once it goes on it resumes every stream where its client stands."""
+    readings, others = trial.ask(victim), trial.ask(next(each for each in trial.fleet.routers if each is not victim))
+    await trial.moment(victim.role)
+    victim.process.signal(signal.SIGSTOP)
+    try:
+        await asyncio.sleep(trial.random.uniform(*FREEZE_SECONDS))
+    finally:
+        victim.process.signal(signal.SIGCONT)
+    await trial.check([*readings, *others])
 
 
 async def cut(trial: Trial, victim: Member) -> None:

@@ -29,6 +29,7 @@ class Wire:
 
     def __init__(self, target: tuple[str, int], random: Random, framed: bool) -> None:
         self.target = target
+        self.port = 0
         self.cut = False
         self.fault: FrameFault | None = None
         self.faults_left = 0
@@ -42,6 +43,7 @@ class Wire:
     async def listen(self, host: str, port: int) -> None:
         """Until `close`."""
         self._server = await asyncio.start_server(self._serve, host, port)
+        self.port = int(self._server.sockets[0].getsockname()[1])
 
     def arm(self, fault: FrameFault, count: int) -> None:
         """The next frames are hit."""
