@@ -1,0 +1,118 @@
+"""Coefficients learnt from steps predict the steps to come, and a step's prompts keep the promised pace."""
+
+from __future__ import annotations
+
+from math import inf
+from random import Random
+
+import pytest
+from tandem_runtime.contracts.coefficients import Coefficients, Decode, Prefill, read_coefficients
+from tandem_runtime.contracts.kv_protocol import Layout
+from tandem_runtime.engine.budget import Allowance, seconds_left
+from tandem_runtime.engine.estimate import StepEstimate
+from tandem_runtime.engine.executor import Capacity
+
+CAPACITY = Capacity(
+    pages=100,
+    page_tokens=32,
+    max_sequences=64,
+    max_context_tokens=4096,
+    vocab_size=100,
+    eos_token_ids=frozenset(),
+    layout=Layout(2, 1, 1, 32, "none", 3200),
+    compat_hash="x",
+)
+TRUE = read_coefficients("laptop")
+
+
+def learnt(noise: float = 0.0, steps: int = 200, true: Coefficients = TRUE) -> StepEstimate:
+    random, estimate = Random(3), StepEstimate(CAPACITY)
+    for _ in range(steps):
+        tokens, context = random.randint(1, 512), random.choice((0, 0, 512))
+        n, kv_tokens = random.randint(1, 32), random.randint(100, 20_000)
+        factor = 1 + noise * random.uniform(-1, 1)
+        attended = tokens * (context + tokens / 2)
+        estimate.learn(0, 0, tokens, attended, true.prefill_seconds(tokens, context) * factor)
+        estimate.learn(n, kv_tokens, 0, 0.0, true.step_seconds(n, kv_tokens) * factor)
+    return estimate
+
+
+@pytest.mark.parametrize(("noise", "tolerance"), [(0.0, 0.02), (0.2, 0.1)])
+def test_it_predicts_what_it_has_seen_and_what_lies_between(noise: float, tolerance: float) -> None:
+    found = learnt(noise).coefficients()
+    assert found is not None
+    for tokens in (32, 200, 512):
+        assert found.prefill_seconds(tokens) == pytest.approx(TRUE.prefill_seconds(tokens), rel=tolerance)
+    for n, kv_tokens in ((1, 500), (8, 4000), (32, 16_000)):
+        assert found.step_seconds(n, kv_tokens) == pytest.approx(TRUE.step_seconds(n, kv_tokens), rel=tolerance)
+    assert (found.kv_bytes_per_token, found.kv_tokens, found.max_sequences) == (100, 3200, 64)
+
+
+def test_nothing_is_said_before_both_kinds_of_steps_were_seen() -> None:
+    estimate = StepEstimate(CAPACITY)
+    for _ in range(20):
+        estimate.learn(0, 0, 64, 64 * 32.0, 0.01)
+    assert estimate.coefficients() is None
+    assert seconds_left(estimate, 1, 100, 0.05) == inf
+
+
+def test_no_coefficient_is_negative_whatever_the_noise_says() -> None:
+    random, estimate = Random(1), StepEstimate(CAPACITY)
+    for _ in range(100):
+        estimate.learn(0, 0, random.randint(1, 512), 0.0, random.uniform(0.001, 0.1))
+        estimate.learn(random.randint(1, 8), 10, 0, 0.0, random.uniform(0.001, 0.1))
+    found = estimate.coefficients()
+    assert found is not None
+    assert min(found.prefill.theta0_s, found.prefill.theta1_s, found.prefill.theta2_s) >= 0
+    assert min(found.decode.phi0_s, found.decode.phi1_s, found.decode.phi2_s) >= 0
+
+
+def test_a_single_stall_does_not_change_what_routers_are_told() -> None:
+    estimate = learnt()
+    before = estimate.coefficients()
+    estimate.learn(4, 1000, 0, 0.0, 5.0)
+    for _ in range(8):
+        estimate.learn(4, 1000, 0, 0.0, TRUE.step_seconds(4, 1000))
+    assert estimate.coefficients() is before, "the very object: routers compare by identity"
+
+
+def test_a_pod_that_became_slower_says_so() -> None:
+    estimate = learnt()
+    before = estimate.coefficients()
+    for n in range(200):
+        estimate.learn(1 + n % 8, 1000, 0, 0.0, 2 * TRUE.step_seconds(1 + n % 8, 1000))
+    after = estimate.coefficients()
+    assert before is not None
+    assert after is not None
+    assert after.step_seconds(4, 1000) == pytest.approx(2 * before.step_seconds(4, 1000), rel=0.15)
+
+
+def test_chunks_beside_decoding_keep_its_pace_and_are_whole_without_a_promise() -> None:
+    slow = Coefficients(
+        schema=1,
+        prefill=Prefill(0.001, 1e-4, 0.0),
+        decode=Decode(0.01, 0.001, 0.0),
+        link=TRUE.link,
+        kv_bytes_per_token=1,
+        kv_tokens=1,
+        max_sequences=1,
+        load_s=0.0,
+    )
+    estimate = learnt(true=slow)
+    seconds = seconds_left(estimate, 8, 1000, 0.05)
+    assert seconds == pytest.approx(0.9 * 0.05 - 0.018, rel=0.05)
+    allowance = Allowance(512, 8, 32, seconds, estimate)
+    tokens = allowance.grant(512, 0)
+    assert tokens == pytest.approx((seconds - 0.001) / 1e-4, rel=0.1)
+    allowance.spend(tokens, 0)
+    assert allowance.grant(512, 0) < 20
+    assert Allowance(512, 8, 32, inf, estimate).grant(1000, 0) == 512
+    assert Allowance(512, 8, 32, -1.0, estimate).grant(1000, 0) == 32, "prompts are never starved"
+
+
+def test_steps_that_do_both_are_cheaper_than_their_parts_and_that_is_learnt() -> None:
+    estimate = learnt()
+    for _ in range(100):
+        parts = TRUE.prefill_seconds(128) + TRUE.step_seconds(8, 4000)
+        estimate.learn(8, 4000, 128, 128 * 64.0, 0.7 * parts)
+    assert estimate.mixed == pytest.approx(0.7, rel=0.05)
