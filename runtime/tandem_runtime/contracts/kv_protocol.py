@@ -82,6 +82,8 @@ class Prefill(msgspec.Struct, frozen=True, tag="PREFILL"):
     salt: bytes = b""
     prompt_tokens: int = 0
     """How many of `tokens` are the client's prompt; the rest were emitted before a resume."""
+    traceparent: str = ""
+    """W3C trace context of the request; empty without one."""
 
 
 class Busy(msgspec.Struct, frozen=True, tag="BUSY"):
@@ -208,9 +210,9 @@ _decode = msgspec.msgpack.Decoder(Message).decode
 
 
 def decode(control: bytes) -> Message:
-    """Raises FrameError for whatever is not a message, deep nesting included."""
+    """Raises FrameError for whatever is not a message, deep nesting and broken UTF-8 included."""
     try:
         message: Message = _decode(control)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FrameError(f"not a message of this protocol: {error}") from error
     return message

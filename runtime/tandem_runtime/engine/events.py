@@ -97,6 +97,8 @@ class Output:
     """Of the tokens it came with, those whose KV was here already."""
     alternatives: list[Alternatives] = field(default_factory=list)
     """By token, where sampling.logprobs asks for them."""
+    queued_seconds: float = 0.0
+    """From its arrival to when it held pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,8 @@ class PrefillDone:
     cached_tokens: int = 0
     """Of them, those whose KV was here already."""
     alternatives: Alternatives = field(default_factory=list)
+    queued_seconds: float = 0.0
+    """From its arrival to when it held pages."""
 
 
 Event = Reserved | Output | Finished | Broken | RemoteAbandoned | PagesComputed | PrefillDone

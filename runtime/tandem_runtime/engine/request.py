@@ -61,6 +61,8 @@ class Request:
     computed: int = 0
     published: int = 0
     """Pages of which the hash is known to others."""
+    queued_seconds: float | None = None
+    """From its arrival to when it was first admitted; None before."""
     cached_tokens: int | None = None
     """Of the given tokens, those whose KV was here when it was first admitted; None before."""
     pages_told: int = 0

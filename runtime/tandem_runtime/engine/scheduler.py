@@ -237,6 +237,8 @@ class Scheduler:
         return True
 
     def _start(self, request: Request, now: float) -> None:
+        if request.queued_seconds is None:
+            request.queued_seconds = now - request.since
         if request.remote:
             self._enter(request, Phase.REMOTE_KV, now + self.settings.remote_kv_seconds)
             pages = [(page, self.blocks.generation(page)) for page in request.pages]
@@ -292,7 +294,8 @@ class Scheduler:
             elif request.handoff:
                 self._enter(request, Phase.SENDING, now + self.settings.sending_seconds)
                 cached = request.cached_tokens or 0
-                self._emit(PrefillDone(request.handle, token, logprob or 0.0, request.computed, cached, others))
+                done = (request.handle, token, logprob or 0.0, request.computed, cached, others)
+                self._emit(PrefillDone(*done, request.queued_seconds or 0.0))
             else:
                 self._enter(request, Phase.DECODE)
                 self._append(request, token, logprob or 0.0, others)
@@ -302,7 +305,7 @@ class Scheduler:
         request.tokens.append(token)
         self.counters.output_tokens += 1
         origin = (request.prefilled_here, request.kv_bytes_received, request.cached_tokens or 0)
-        self._emit(Output(request.handle, index, [token], [logprob], *origin, [others]))
+        self._emit(Output(request.handle, index, [token], [logprob], *origin, [others], request.queued_seconds or 0.0))
         if token in request.sampling.stop_token_ids or (
             token in self.capacity.eos_token_ids and not request.sampling.ignore_eos
         ):

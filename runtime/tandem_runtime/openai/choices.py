@@ -46,7 +46,7 @@ class Choices:
         for number in range(1, self.count):
             part = f"{submit.id}.{number}"
             sampling = msgspec.structs.replace(submit.sampling, seed=choice_seed(submit.sampling.seed, number))
-            more = replace(record, submit_id=part, details={}, choices=[])
+            more = replace(record, submit_id=part, choice=number, details={}, choices=[])
             record.choices.append(more)
             parts.append((msgspec.structs.replace(submit, id=part, sampling=sampling), more))
         return parts

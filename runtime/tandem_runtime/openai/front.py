@@ -163,6 +163,7 @@ class Front:
         record = RequestRecord(id=request[REQUEST_ID_KEY], path=request.path)
         given = read_trace(request.headers.get(HEADER_TRACE, ""))
         record.trace = given.child(os.urandom) if given is not None else new_trace(os.urandom)
+        record.parent_span = given.span_id if given is not None else ""
         visit = Visit(self.stages, Passage(request.headers, record))
         response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         response.content_type = "text/event-stream"

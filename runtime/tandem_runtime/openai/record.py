@@ -23,6 +23,8 @@ class RequestRecord:
     request_class: str = ""
     trace: TraceContext | None = None
     """Carried to every pod; its span is this request in the router."""
+    parent_span: str = ""
+    """Of the client, where it sent a trace context."""
     key: str = ""
     """Name of the API key, never the key."""
     tenant: str = ""
@@ -46,6 +48,8 @@ class RequestRecord:
     """As the last pod saw it: how many prompt tokens it computed itself, KV bytes it received."""
     started: float = field(default_factory=time.monotonic)
     """Monotonic time when the request was fully read."""
+    choice: int = 0
+    """Number of this choice of the request."""
     choices: list[RequestRecord] = field(default_factory=list)
     """With n > 1 those after the first, which is this record: each counts as a request of its own."""
     details: dict[str, object] = field(default_factory=dict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from tandem_runtime.contracts.classes import Classes, read_classes
 from tandem_runtime.openai.front import Front, FrontSettings
 from tandem_runtime.openai.http_port import HttpPort
 from tandem_runtime.openai.record import RequestRecord
+from tandem_runtime.openai.spans import trace_request
 from tandem_runtime.openai.stages import Stages
 from tandem_runtime.router.access import Access
 from tandem_runtime.router.admin import Admin
@@ -24,6 +26,7 @@ from tandem_runtime.router.endpoints import EndpointWatcher
 from tandem_runtime.router.key_folder import KeyFolder
 from tandem_runtime.router.settings import RouterSettings
 from tandem_runtime.telemetry.http import MetricsServer
+from tandem_runtime.telemetry.traces import make_tracer
 from tandem_runtime.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -72,6 +75,7 @@ class RouterApp:
         stages = Stages([self.access] if self.access is not None else [])
         self.front = Front(front, tokenizer, self.backend, observe=self._observe, stages=stages)
         self.set_classes(classes or Classes())
+        self.tracer = make_tracer("tandem-router", socket.gethostname())
         self.http_port = self.metrics_port = 0
         admin = Admin(settings, self.backend, self.counters, lambda: self.front.in_flight, self._not_ready, self.access)
         self._draining = Draining(self.backend, settings.token, time.monotonic)
@@ -120,6 +124,7 @@ class RouterApp:
         await self.port.close()
         self._draining.close()
         await self.backend.close()
+        await asyncio.to_thread(self.tracer.close)
         self._metrics.stop()
 
     async def _listen_metrics(self) -> int:
@@ -174,6 +179,7 @@ class RouterApp:
     def _observe(self, record: RequestRecord) -> None:
         record.details = self.backend.take_details(record.submit_id)
         self.counters.count(record)
+        trace_request(self.tracer, record)
         access_log.info("request", extra={"fields": record.log_fields()})
 
 

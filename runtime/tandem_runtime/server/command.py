@@ -24,6 +24,7 @@ from tandem_runtime.server.settings import ConfigError, ServerSettings, add_argu
 from tandem_runtime.server.signals import Probes
 from tandem_runtime.telemetry.http import MetricsServer
 from tandem_runtime.telemetry.logs import configure_logging
+from tandem_runtime.telemetry.traces import make_tracer
 from tandem_runtime.text.tokenizer import TokenizerError, load_tokenizer
 from tandem_runtime.transfer.pace import LinkPace
 
@@ -96,6 +97,7 @@ async def _serve(settings: ServerSettings) -> int:
     report = await pod.drain(settings.drain_seconds)
     await ports.close()
     log.info("drained", extra={"fields": asdict(report)})
+    await asyncio.to_thread(pod.requests.tracer.close)
     metrics.stop()
     return 0
 
@@ -133,7 +135,8 @@ async def _load(settings: ServerSettings, terminated: asyncio.Event) -> Pod | No
         real_bytes = capacity.page_tokens * settings.coefficients.kv_bytes_per_token
         link = settings.coefficients.link
         pace = LinkPace(link.setup_s, link.bytes_per_s, real_bytes / capacity.layout.page_bytes)
-    return Pod(identity, engine, tokenizer, pace, settings.kv)
+    tracer = make_tracer(f"tandem-{settings.role}", settings.pod_name)
+    return Pod(identity, engine, tokenizer, pace, settings.kv, tracer)
 
 
 class Ports:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from tandem_runtime.openai.front import Front, FrontSettings
 from tandem_runtime.openai.http_port import HttpPort
+from tandem_runtime.openai.spans import trace_request
 from tandem_runtime.server.backend import LocalBackend
 from tandem_runtime.server.pod import Pod
 
@@ -12,7 +15,8 @@ class FrontServer:
     """Listens after `start`."""
 
     def __init__(self, pod: Pod, model_name: str) -> None:
-        self.front = Front(FrontSettings(model_name=model_name), pod.tokenizer, LocalBackend(pod))
+        observe = partial(trace_request, pod.requests.tracer)
+        self.front = Front(FrontSettings(model_name=model_name), pod.tokenizer, LocalBackend(pod), observe)
         self._port = HttpPort(self.front.application())
 
     async def start(self, bind: str, port: int) -> int:

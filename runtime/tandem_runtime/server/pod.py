@@ -7,12 +7,16 @@ import logging
 from dataclasses import dataclass
 
 from tandem_runtime.contracts.coefficients import Coefficients
+from tandem_runtime.contracts.kv_protocol import Prefill
 from tandem_runtime.contracts.pod_protocol import VERSION, Delta, Failed, PodHello, PodState, Reason, Submit
 from tandem_runtime.contracts.token_file import TokenSource
 from tandem_runtime.engine.client import EngineClient
+from tandem_runtime.engine.events import PrefillDone
+from tandem_runtime.server.course import RequestMetrics
 from tandem_runtime.server.credits import Room
 from tandem_runtime.server.drain import DrainReport, drain
 from tandem_runtime.server.session import Reply, Session, complaint
+from tandem_runtime.telemetry.traces import OFF, Tracer
 from tandem_runtime.text.tokenizer import Tokenizer
 from tandem_runtime.transfer.identity import KvSettings, make_identity
 from tandem_runtime.transfer.pace import LinkPace
@@ -49,13 +53,15 @@ class Pod:
         tokenizer: Tokenizer,
         pace: LinkPace | None = None,
         kv_settings: KvSettings = KvSettings(),  # noqa: B008 (frozen)
+        tracer: Tracer = OFF,
     ) -> None:
         self.identity, self.engine, self.tokenizer = identity, engine, tokenizer
         self.clock = asyncio.get_running_loop().time
         self.sent, self.received = TransferStats(), TransferStats()
         who = (identity.role, identity.pod, identity.revision, identity.incarnation, identity.token)
         kv_identity = make_identity(engine, *who, kv_settings)
-        self.sender = KvSender(kv_identity, self.sent, pace)
+        self.requests = RequestMetrics(identity.model_name, identity.pod, tracer)
+        self.sender = KvSender(kv_identity, self.sent, pace, self._observe_handoff)
         self.receiver = KvReceiver(kv_identity, self.received)
         self.preflight = Preflight(self.receiver, kv_settings.peers, lambda: self.changed.set())
         engine.prefix_key = lambda: identity.token().encode()
@@ -179,6 +185,10 @@ class Pod:
         """Called by the session."""
         self._sessions.discard(session)
         self.changed.set()
+
+    def _observe_handoff(self, request: Prefill, came: float, done: PrefillDone) -> None:
+        course = self.requests.begin(request.traceparent, request.prompt_tokens or len(request.tokens), came)
+        self.requests.prefilled(course, done.queued_seconds, self.clock())
 
     def _flush(self) -> None:
         touched, self.touched = self.touched, []

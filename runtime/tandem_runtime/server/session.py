@@ -37,8 +37,11 @@ class Session:
         self._logprobs: list[float] = []
         self._alternatives: list[Alternatives] = []
         self._origin = (0, 0, 0)
+        self._queued_seconds = 0.0
         self._deadline = pod.clock() + submit.remaining_ms / 1000
         self._handle = 0
+        remote = submit.prefill_peer is not None
+        self._course = pod.requests.begin(submit.traceparent, len(submit.prompt_ids), pod.clock(), remote)
 
     def start(self) -> None:
         """Hands the request to the engine."""
@@ -76,7 +79,12 @@ class Session:
     def flush(self) -> None:
         """Sends what this step brought."""
         if not self.ended and self._ids:
+            self._count()
             self._send(None)
+
+    def _count(self) -> None:
+        if self._ids:
+            self._pod.requests.emitted(self._course, len(self._ids), self._queued_seconds, self._pod.clock())
 
     def cancel(self) -> None:
         """The router asked for it. Idempotent."""
@@ -87,18 +95,19 @@ class Session:
     def fail(self, reason: Reason, message: str, retryable: bool) -> None:
         """Ends with an error."""
         if not self.ended:
-            self._leave()
+            self._leave(reason)
             self._reply(Failed(self.submit.id, self.submit.attempt, reason.value, message, retryable))
 
     def drop(self) -> None:
         """Nobody listens any more."""
         if not self.ended:
             self._pod.cancelled += 1
-            self._leave()
+            self._leave("cancelled")
 
     def _take(self, output: Output) -> None:
         cached_tokens = min(output.cached_tokens, len(self.submit.prompt_ids))
         self._origin = (output.prefilled_here, output.kv_bytes_received, cached_tokens)
+        self._queued_seconds = output.queued_seconds
         if not self._ids:
             self._pod.touched.append(self)
         others = output.alternatives or [[] for _ in output.ids]
@@ -117,11 +126,13 @@ class Session:
             self._words.append(self._text.flush())
             if self._text.stopped:
                 reason = "stop"
-        self._leave()
+        self._count()
+        self._leave(reason)
         self._send(reason)
 
-    def _leave(self) -> None:
+    def _leave(self, reason: str) -> None:
         self.ended = True
+        self._pod.requests.end(self._course, reason, self._pod.clock())
         self._pod.receiver.abandon(self._handle)
         self._pod.engine.close(self._handle)
         self._pod.session_ended(self)
@@ -161,6 +172,7 @@ class Session:
             remaining_ms=max(1, int((self._deadline - self._pod.clock()) * 1000)),
             salt=submit.tenant_salt,
             prompt_tokens=len(submit.prompt_ids),
+            traceparent=submit.traceparent,
         )
         self._pod.receiver.fetch(Pull(self._handle, request, peer, pages, self._deadline))
 

@@ -101,7 +101,8 @@ class Probes:
         """vLLM's names where the meaning is the same."""
         if self.pod is None:
             return [gauge("tandem_engine_ready", "1 when requests can be served", 0)]
-        return [*_engine_metrics(self.pod), *_transfer_metrics(self.pod), *self._port_metrics()]
+        pod = self.pod
+        return [*_engine_metrics(pod), *pod.requests.metrics(), *_transfer_metrics(pod), *self._port_metrics()]
 
     def _port_metrics(self) -> list[Metric]:
         routers, bad_frames = (len(self.port.connections), self.port.bad_frames) if self.port else (0, 0)
@@ -118,16 +119,17 @@ def _engine_metrics(pod: Pod) -> list[Metric]:
     phases: list[tuple[Any, float]] = [({"phase": name}, count) for name, count in (state.phases or {}).items()]
     failures: list[tuple[Any, float]] = [({"reason": name}, count) for name, count in pod.failures.items()]
     drained = pod.drained or DrainReport(0)
+    labels, used = pod.requests.labels, state.used_pages / max(1, state.total_pages)
     ends: list[tuple[Any, float]] = [({"end": end}, getattr(drained, end)) for end in ("completed", "migrated", "lost")]
     return [
         gauge("tandem_engine_ready", "1 when requests can be served", int(pod.ready)),
-        gauge("vllm:num_requests_running", "Requests that hold pages", state.running),
-        gauge("vllm:num_requests_waiting", "Requests that wait for pages", state.waiting),
-        gauge("vllm:kv_cache_usage_perc", "Share of the pages in use", state.used_pages / max(1, state.total_pages)),
-        counter("vllm:prompt_tokens_total", "Prompt tokens computed here", counters.prompt_tokens),
-        counter("vllm:generation_tokens_total", "Output tokens", counters.output_tokens),
-        counter("vllm:num_preemptions_total", "Requests that gave their pages back", counters.preempted),
-        counter("vllm:request_success_total", "Requests that ended with a result", counters.finished),
+        gauge("vllm:num_requests_running", "Requests that hold pages", state.running, labels),
+        gauge("vllm:num_requests_waiting", "Requests that wait for pages", state.waiting, labels),
+        gauge("vllm:kv_cache_usage_perc", "Share of the pages in use", used, labels),
+        counter("vllm:prompt_tokens_total", "Prompt tokens computed here", counters.prompt_tokens, labels),
+        counter("vllm:generation_tokens_total", "Output tokens", counters.output_tokens, labels),
+        counter("vllm:num_preemptions_total", "Requests that gave their pages back", counters.preempted, labels),
+        counter("tandem_engine_finished_total", "Requests that ended well, hand-offs too", counters.finished),
         counter("tandem_engine_requests_total", "Requests taken in", counters.added),
         counter("tandem_engine_cancelled_total", "Requests that nobody waited for any more", pod.cancelled),
         Metric("tandem_engine_failed_total", "Requests that ended without a result", "counter", failures),
@@ -139,8 +141,8 @@ def _engine_metrics(pod: Pod) -> list[Metric]:
         gauge("tandem_engine_cached_pages", "Pages that nobody holds and that keep a prefix", state.cached_pages),
         gauge("tandem_engine_leaked_pages", "Pages whose books are wrong, counted when idle", state.leaked_pages),
         counter("tandem_engine_evicted_pages_total", "Pages that lost their prefix", engine.scheduler.blocks.evictions),
-        counter("vllm:prefix_cache_queries_total", "Tokens looked up", counters.prefix_asked_tokens),
-        counter("vllm:prefix_cache_hits_total", "Tokens found", counters.prefix_hit_tokens),
+        counter("vllm:prefix_cache_queries_total", "Tokens looked up", counters.prefix_asked_tokens, labels),
+        counter("vllm:prefix_cache_hits_total", "Tokens found", counters.prefix_hit_tokens, labels),
     ]
 
 
@@ -171,4 +173,3 @@ def _transfer_metrics(pod: Pod) -> list[Metric]:
         gauge("tandem_kv_inflight", "Hand-offs under way", pod.sender.transfers + pod.receiver.transfers),
         *link_metrics(pod),
     ]
-

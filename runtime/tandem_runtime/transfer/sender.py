@@ -13,6 +13,7 @@ import msgspec
 
 from tandem_runtime.contracts import kv_protocol as kv
 from tandem_runtime.contracts.framing import MAX_HELLO_BYTES, FrameError
+from tandem_runtime.engine.events import PrefillDone
 from tandem_runtime.transfer.identity import KvIdentity, describe
 from tandem_runtime.transfer.limits import HandoffLimits
 from tandem_runtime.transfer.link_health import LinkHealth, LinkTable
@@ -27,14 +28,19 @@ from tandem_runtime.transfer.wire import (
     mismatch,
 )
 
+Observe = Callable[[kv.Prefill, float, PrefillDone], None]
+"""Gets each request that is computed, and when it came (event loop's seconds)."""
+
 log = logging.getLogger(__name__)
 
 
 class KvSender:
     """Serves the kv port. `draining`: new work is answered with BUSY, work under way is finished."""
 
-    def __init__(self, identity: KvIdentity, stats: TransferStats, pace: LinkPace | None = None) -> None:
-        self.identity, self.stats, self.pace = identity, stats, pace
+    def __init__(
+        self, identity: KvIdentity, stats: TransferStats, pace: LinkPace | None = None, observe: Observe | None = None
+    ) -> None:
+        self.identity, self.stats, self.pace, self.observe = identity, stats, pace, observe
         self.limits: HandoffLimits = identity.limits
         self.links = LinkTable()
         """By name of the decode pod: its port changes with every connection."""

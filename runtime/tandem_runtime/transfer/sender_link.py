@@ -34,6 +34,7 @@ class Job:
 
     def __init__(self, link: SenderLink, core: Outbound) -> None:
         self.link, self.core, self.handle = link, core, 0
+        self.came = link.now()
 
     def on_event(self, event: Event) -> None:
         """Engine's events of this request."""
@@ -42,6 +43,7 @@ class Job:
                 self.link.take_pages(self, first, payloads)
             case PrefillDone():
                 self.core.finish(event, self.link.now())
+                self.link.observe(self, event)
             case Broken(reason=reason, message=message):
                 self.link.broken(self, reason, message)
         self.link.wake.set()
@@ -154,6 +156,11 @@ class SenderLink:
             self._refuse(job)
         else:
             self._do(job, job.core.give_up(f"{reason}: {message}"))
+
+    def observe(self, job: Job, done: PrefillDone) -> None:
+        """For the pod's figures."""
+        if self._sender.observe is not None:
+            self._sender.observe(job.core.request, job.came, done)
 
     def take_pages(self, job: Job, first: int, payloads: list[list[tuple[int, int, bytes]]]) -> None:
         """The engine has computed pages, or read them again."""
