@@ -16,6 +16,8 @@ from tandem_runtime.contracts.coefficients import Coefficients
 from tandem_runtime.contracts.sampling import Alternatives, Sampling
 
 VERSION: Final = 2
+KV_HEADROOM_TOKENS: Final = 32
+"""A pod reserves the prompt, what was emitted and one page more before it takes a request."""
 
 
 class RouterHello(msgspec.Struct, frozen=True, tag="router_hello"):
@@ -65,6 +67,10 @@ class Submit(msgspec.Struct, frozen=True, tag="submit"):
     traceparent: str = ""
     """W3C trace context of the request, its span that of the router; empty without one."""
 
+    def kv_tokens(self) -> int:
+        """KV that has to be free when it comes."""
+        return len(self.prompt_ids) + len(self.emitted_ids) + KV_HEADROOM_TOKENS
+
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
     """Idempotent; an unknown id is ignored."""
@@ -74,7 +80,13 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
 
 
 class Ping(msgspec.Struct, frozen=True, tag="ping"):
-    """Every 0.8 s from the router; three misses mean that the pod is lost."""
+    """Every 0.8 s from the router, three misses mean that the pod is lost; and when its queue has changed much. Says
+    what it holds back, by which pods share their credits between routers."""
+
+    requests: int = 0
+    tokens: int = 0
+    next_tokens: int = 0
+    """KV that the next one needs."""
 
 
 class PodHello(msgspec.Struct, frozen=True, tag="pod_hello"):
@@ -121,13 +133,17 @@ class PodState(msgspec.Struct, frozen=True, tag="pod_state"):
 
 
 class Credits(msgspec.Struct, frozen=True, tag="credits"):
-    """A lease to send that much more; replaces the one before. Summed over routers it never exceeds capacity."""
+    """A lease to send that much more than was `received`; replaces the one before. Summed over routers it never exceeds
+    capacity; a request beyond it is turned away (queue_full)."""
 
     incarnation: str
     slots: int
     kv_tokens: int
     queue_tokens: int
     ttl_ms: int
+    received: int | None = None
+    """Submits of this connection that the pod had counted; what the router sent after them is on its way and uses the
+    lease too. None: it does not say."""
 
 
 class Usage(msgspec.Struct, frozen=True):

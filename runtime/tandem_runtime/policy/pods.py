@@ -7,8 +7,9 @@ from math import inf
 import msgspec
 
 from tandem_runtime.contracts.coefficients import Coefficients
+from tandem_runtime.contracts.pod_protocol import KV_HEADROOM_TOKENS
 
-HEADROOM_TOKENS = 32
+HEADROOM_TOKENS = KV_HEADROOM_TOKENS
 """The decode pod reserves the prompt and one page more before it takes a request."""
 
 
@@ -31,6 +32,8 @@ class PodSnapshot(msgspec.Struct, frozen=True):
     """0 while the pod has not told."""
     slots: int | None = None
     """Credit left: requests it still takes from this router. None: it gives no credits, its state alone decides."""
+    kv_credit_tokens: int | None = None
+    """Of the free KV, what this router may use; the rest is other routers'. None: all."""
     busy_until: float | None = None
     """When the prompts that it has now will be computed, by the clock of `now`. None: `waiting_tokens` alone says."""
     max_sequences: int = 0
@@ -48,7 +51,8 @@ class PodSnapshot(msgspec.Struct, frozen=True):
 
     def room_tokens(self) -> float:
         """KV that is free; without limit while the pod has not told."""
-        return self.kv_total_tokens - self.kv_used_tokens if self.kv_total_tokens else inf
+        free = self.kv_total_tokens - self.kv_used_tokens if self.kv_total_tokens else inf
+        return free if self.kv_credit_tokens is None else min(free, self.kv_credit_tokens)
 
     def has_slot(self) -> bool:
         """It takes one more request, whatever its size."""

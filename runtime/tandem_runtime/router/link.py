@@ -16,6 +16,7 @@ from tandem_runtime.contracts.framing import FrameError, pack
 from tandem_runtime.policy.pods import PodSnapshot
 from tandem_runtime.router.endpoints import Address
 from tandem_runtime.router.frames import FrameParser
+from tandem_runtime.router.lease import SendLease
 from tandem_runtime.router.prefilling import Prefilling
 from tandem_runtime.router.settings import LinkSettings
 
@@ -73,8 +74,9 @@ class PodLink:
         self._connection: PodConnection | None = None
         self._kv_sent_tokens = 0
         self._state_at = 0.0
-        self._slots: int | None = None
-        self._slots_until = 0.0
+        self.lease = SendLease()
+        self.ping = wire.Ping()
+        """What heartbeats say."""
 
     async def run(self) -> None:
         """Connects again and again, until cancelled or no longer listed."""
@@ -106,16 +108,12 @@ class PodLink:
     def dispatched(self, kv_tokens: int) -> None:
         """Counts a request that the pod's next state will include."""
         self._kv_sent_tokens += kv_tokens
-        if self._slots is not None:
-            self._slots -= 1
+        self.lease.sent(kv_tokens)
 
     def snapshot(self, now: float) -> PodSnapshot | None:
         """None while the pod has not introduced itself."""
         if self.hello is None or self.state is None:
             return None
-        slots = self._slots
-        if slots is not None and now >= self._slots_until:
-            slots = 0
         coefficients = self.hello.coefficients
         busy_until = now + self.prefilling.left_seconds(now)
         if coefficients is not None and self.state.waiting_tokens > self.prefilling.tokens:  # other routers' too
@@ -132,7 +130,8 @@ class PodLink:
             waiting_tokens=max(self.state.waiting_tokens, self.prefilling.tokens),
             kv_used_tokens=self.state.kv_used_tokens + self._kv_sent_tokens,
             kv_total_tokens=self.state.kv_total_tokens,
-            slots=slots,
+            slots=self.lease.slots(now),
+            kv_credit_tokens=self.lease.kv_tokens(now),
             busy_until=busy_until if coefficients is not None else None,
             max_sequences=self.hello.max_sequences,
             step_tokens=self.hello.step_tokens,
@@ -186,7 +185,7 @@ class PodLink:
                 return f"silent for {seconds:.1f} s"
             tick += 1
             if tick % checks == 0:
-                connection.send(wire.Ping())
+                connection.send(self.ping)
 
     def _receive(self, message: wire.FromPod) -> None:
         if isinstance(message, wire.Step):
@@ -200,8 +199,7 @@ class PodLink:
             self._kv_sent_tokens = 0
             self._events.link_changed(self)
         elif isinstance(message, wire.Credits):
-            self._slots = message.slots
-            self._slots_until = time.monotonic() + message.ttl_ms / 1000
+            self.lease.take(message, time.monotonic())
             self._events.link_changed(self)
         elif isinstance(message, wire.PodHello):
             self.hello = message
@@ -216,7 +214,7 @@ class PodLink:
         self.flights = {}
         self.prefilling.clear()
         self._kv_sent_tokens = 0
-        self._slots = None
+        self.lease = SendLease()
         if was_up:
             self._events.link_changed(self)
 
@@ -247,7 +245,7 @@ class PodConnection(asyncio.Protocol):
                     self._receive(message)
                 else:
                     self.first.set_result(message)
-        except (FrameError, msgspec.DecodeError) as error:
+        except (FrameError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             self._end(f"sent what is not this protocol: {error}")
 
     def connection_lost(self, error: Exception | None) -> None:

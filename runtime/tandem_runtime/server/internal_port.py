@@ -12,7 +12,7 @@ import msgspec
 from tandem_runtime.contracts import pod_protocol as wire
 from tandem_runtime.contracts.framing import MAX_CONTROL_BYTES, MAX_HELLO_BYTES, PREFIX, FrameError, check_lengths, pack
 from tandem_runtime.contracts.pod_protocol import Reason
-from tandem_runtime.server.credits import share_out
+from tandem_runtime.server.credits import Backlog, CreditLedger
 from tandem_runtime.server.pod import Pod
 from tandem_runtime.server.session import Session
 from tandem_runtime.transfer.wire import HELLO_SECONDS, READ_LIMIT_BYTES, set_no_delay
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 STATE_SECONDS = 0.5
 CHANGE_SECONDS = 0.02
 """Shortest time between two states: many requests that end together are one change."""
+CLOCK_SECONDS = 0.002
+"""A timer may fire that early by the clock that it is compared with."""
 HEARTBEAT_SECONDS = 0.8
 MISSED_HEARTBEATS = 3
 STEP_DELTAS = 1024
@@ -35,6 +37,7 @@ class InternalPort:
 
     def __init__(self, pod: Pod) -> None:
         self.pod = pod
+        self.ledger = CreditLedger()
         self.bad_frames = 0
         self.connections: list[RouterConnection] = []
         self._told = pod.coefficients
@@ -59,8 +62,9 @@ class InternalPort:
 
     async def _tell(self) -> None:
         while True:
+            pause_seconds = min(STATE_SECONDS, self.ledger.wait_seconds(self.pod.clock()) + CLOCK_SECONDS)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.pod.changed.wait(), STATE_SECONDS)
+                await asyncio.wait_for(self.pod.changed.wait(), pause_seconds)
             self.pod.changed.clear()
             try:
                 self.broadcast()
@@ -69,7 +73,7 @@ class InternalPort:
             await asyncio.sleep(CHANGE_SECONDS)
 
     def broadcast(self) -> None:
-        """State and credits to every router."""
+        """State and credits to every router, and what steps take now where that has changed."""
         if self.connections:
             coefficients = self.pod.coefficients
             if coefficients is not self._told:
@@ -78,20 +82,22 @@ class InternalPort:
                     connection.send(self.pod.hello())
             routers = len({connection.router for connection in self.connections})
             state = msgspec.structs.replace(self.pod.state(), routers=routers)
-            shares = share_out(self.pod.room(), len(self.connections), self.pod.identity.incarnation)
-            for connection, share in zip(self.connections, shares, strict=True):
+            now = self.pod.clock()
+            self.ledger.share(self.pod.room(), now)
+            for connection in self.connections:
                 connection.send(state)
-                connection.send(share)
+                connection.send(connection.credits(now))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = RouterConnection(self.pod, reader, writer)
+        connection = RouterConnection(self.pod, self.ledger, reader, writer)
         peer = writer.get_extra_info("peername")
         try:
             if await connection.greet():
                 self.connections.append(connection)
+                self.ledger.join(id(connection), self.pod.clock())
                 self.broadcast()
                 await connection.run()
-        except (FrameError, msgspec.DecodeError) as error:
+        except (FrameError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             self.bad_frames += 1
             log.warning("router connection from %s closed: %s", peer, error)
         except (OSError, EOFError, TimeoutError) as error:
@@ -101,17 +107,21 @@ class InternalPort:
         finally:
             if connection in self.connections:
                 self.connections.remove(connection)
+            self.ledger.leave(id(connection))
+            self.pod.changed.set()
             connection.end()
 
 
 class RouterConnection:
     """One router. Its requests end with it."""
 
-    def __init__(self, pod: Pod, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, pod: Pod, ledger: CreditLedger, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         self.writer = writer
         self.router = ""
         """Its incarnation, once it has said so."""
-        self._pod, self._reader = pod, reader
+        self._pod, self._ledger, self._reader = pod, ledger, reader
         self._sessions: dict[str, Session] = {}
         self._outgoing: list[bytes] = []
         self._deltas: list[wire.Delta] = []
@@ -194,6 +204,7 @@ class RouterConnection:
             raise FrameError(f"payload of {payload_bytes} bytes; the internal port takes none")
         control = await self._reader.readexactly(control_bytes)
         self._heard = True
+        self._ledger.heard(id(self), self._pod.clock())
         message: wire.FromRouter = wire.decode_from_router(control)
         return message
 
@@ -205,12 +216,31 @@ class RouterConnection:
                 session = self._sessions.get(request_id)
                 if session is not None and session.submit.attempt == attempt:
                     session.cancel()
-            case wire.Ping():
+            case wire.Ping(requests=requests, tokens=tokens, next_tokens=next_tokens):
+                backlog = Backlog(requests, tokens, next_tokens)
+                if self._ledger.report(id(self), backlog, self._pod.clock()):
+                    self._pod.changed.set()
                 self.send(wire.Pong(self._pod.identity.incarnation))
             case wire.RouterHello():
                 raise FrameError("a second hello")
 
+    def credits(self, now: float) -> wire.Credits:
+        """As the ledger has shared them out."""
+        lease, ledger = self._ledger.leases[id(self)], self._ledger
+        told, incarnation = lease.told, self._pod.identity.incarnation
+        ttl_ms = int(1000 * ledger.ttl_seconds(id(self), now))
+        return wire.Credits(incarnation, **told, ttl_ms=ttl_ms, received=lease.received)
+
+    def _has_credit(self, submit: wire.Submit) -> bool:
+        """What the pod could not take even if it were empty, it refuses better itself: with the reason."""
+        pod, prompt_tokens = self._pod, 0 if submit.prefill_peer is not None else len(submit.prompt_ids)
+        state, need_tokens = pod.state(), submit.kv_tokens()
+        if not (pod.ready and pod.serves_requests) or need_tokens > state.kv_total_tokens:
+            return True
+        return self._ledger.use(id(self), need_tokens, prompt_tokens, pod.room(), pod.clock())
+
     def _submit(self, submit: wire.Submit) -> None:
+        self._ledger.arrived(id(self))
         running = self._sessions.get(submit.id)
         if running is not None and submit.attempt <= running.submit.attempt:
             text = f"request {submit.id!r} is in work with attempt {running.submit.attempt}"
@@ -218,6 +248,11 @@ class RouterConnection:
             return
         if running is not None:
             running.cancel()
+        if not self._has_credit(submit):
+            self._pod.turn_away(Reason.OVERLOADED)
+            text = f"pod {self._pod.identity.pod} has no room for it, or other routers have the credit"
+            self.send(wire.Failed(submit.id, submit.attempt, Reason.OVERLOADED.value, text, retryable=True))
+            return
         session = self._pod.submit(submit, self._reply)
         if session is not None and not session.ended:
             self._sessions[submit.id] = session

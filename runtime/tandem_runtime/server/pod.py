@@ -69,6 +69,8 @@ class Pod:
         self.draining = False
         self.drained: DrainReport | None = None
         """From SIGTERM on."""
+        self.promised_tokens = 0
+        """KV of requests that were taken and that the engine has not told of yet."""
         self.cancelled = 0
         self.failures: dict[str, int] = {}
         self.touched: list[Session] = []
@@ -140,7 +142,7 @@ class Pod:
         if not self.ready:
             return Room(0, 0, 0)
         state, capacity = self.engine.engine.state, self.engine.capacity
-        free_tokens = (state.total_pages - state.used_pages) * capacity.page_tokens
+        free_tokens = (state.total_pages - state.used_pages) * capacity.page_tokens - self.promised_tokens
         queue_tokens = self.engine.engine.settings.waiting_tokens - state.waiting_tokens
         return Room(capacity.max_sequences - self.engine.open_requests, free_tokens, queue_tokens)
 
@@ -164,6 +166,10 @@ class Pod:
         self._sessions.add(session)
         session.start()
         return session
+
+    def turn_away(self, reason: Reason) -> None:
+        """Counts a request that its router should not have sent."""
+        self.failures[reason] = self.failures.get(reason, 0) + 1
 
     def _refusal(self, submit: Submit) -> tuple[Reason, str, bool] | None:
         if self.draining:

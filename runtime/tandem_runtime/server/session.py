@@ -40,6 +40,7 @@ class Session:
         self._queued_seconds = 0.0
         self._deadline = pod.clock() + submit.remaining_ms / 1000
         self._handle = 0
+        self._promised_tokens = 0
         remote = submit.prefill_peer is not None
         self._course = pod.requests.begin(submit.traceparent, len(submit.prompt_ids), pod.clock(), remote)
 
@@ -49,6 +50,7 @@ class Session:
         if self._text.stopped:
             self._end("stop")
             return
+        self._promise(submit.kv_tokens())
         self._handle = self._pod.engine.open(
             self,
             submit.prompt_ids,
@@ -64,6 +66,8 @@ class Session:
         """Called by the engine's client, in order."""
         if self.ended:
             return
+        if self._promised_tokens:
+            self._promise(0)  # from now on the engine's own figures contain it
         match event:
             case Output():
                 self._take(event)
@@ -130,8 +134,13 @@ class Session:
         self._leave(reason)
         self._send(reason)
 
+    def _promise(self, tokens: int) -> None:
+        self._pod.promised_tokens += tokens - self._promised_tokens
+        self._promised_tokens = tokens
+
     def _leave(self, reason: str) -> None:
         self.ended = True
+        self._promise(0)
         self._pod.requests.end(self._course, reason, self._pod.clock())
         self._pod.receiver.abandon(self._handle)
         self._pod.engine.close(self._handle)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
 from tandem_runtime.contracts import pod_protocol as wire
 from tandem_runtime.contracts.coefficients import Coefficients, Decode, Link, Prefill
 from tandem_runtime.contracts.framing import PREFIX, pack
@@ -91,6 +92,8 @@ class Router:
     writer: asyncio.StreamWriter
     messages: list[wire.FromPod | Delta] = field(default_factory=list)
     closed: bool = False
+    ping: wire.Ping = wire.Ping()
+    """What heartbeats say."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def send(self, message: wire.FromRouter) -> None:
@@ -109,7 +112,7 @@ class Router:
 
     async def beat(self) -> None:
         while True:
-            self.send(wire.Ping())
+            self.send(self.ping)
             await asyncio.sleep(0.5)
 
     def of(self, request_id: str, attempt: int = 0) -> list[Delta | Failed]:
@@ -133,9 +136,14 @@ class Router:
         return self.of(request_id, attempt)[-1]
 
     async def answer(self, submit: Submit) -> tuple[list[int], str, Delta]:
-        """Ids, text and the last message of a request that must succeed."""
+        """Ids, text and the last message of a request that must succeed; sent again while there is no credit for it."""
         self.send(submit)
         last = await self.ended(submit.id, submit.attempt)
+        while isinstance(last, Failed) and last.reason == wire.Reason.OVERLOADED:
+            await asyncio.sleep(0.02)
+            submit = msgspec.structs.replace(submit, attempt=submit.attempt + 1)
+            self.send(submit)
+            last = await self.ended(submit.id, submit.attempt)
         assert isinstance(last, Delta), last
         deltas = [d for d in self.of(submit.id, submit.attempt) if isinstance(d, Delta)]
         position = len(submit.emitted_ids)

@@ -38,6 +38,52 @@ async def test_two_routers_share_the_credits() -> None:
         await two.heard(wire.Credits, lambda c: c.slots == FAST.max_sequences // 2)
 
 
+async def test_two_routers_that_send_all_they_may_at_once_never_get_more_in_than_there_is() -> None:
+    small = msgspec.structs.replace(SLOW, max_sequences=6)
+    async with running_pod("decode", coefficients=small) as pod, router(pod.internal_port) as one:
+        async with router(pod.internal_port) as two:
+            await two.heard(wire.Credits, lambda c: c.slots == 3)
+            await one.heard(wire.Credits, lambda c: c.slots == 3)
+            for index in range(6):
+                one.send(submit(f"one{index}", "hello", 200))
+                two.send(submit(f"two{index}", "hello", 200))
+            await until(lambda: len([m for m in (*one.messages, *two.messages) if isinstance(m, Failed)]) == 6)
+            for client in (one, two):
+                turned_away = [m for m in client.messages if isinstance(m, Failed)]
+                assert [(m.reason, m.retryable) for m in turned_away] == [("queue_full", True)] * 3
+            assert pod.pod.engine.open_requests == 6
+            await until(lambda: one.last(wire.Credits).slots == 0 == two.last(wire.Credits).slots)
+        await until(lambda: one.last(wire.Credits).slots == 3)
+        assert one.last(wire.Credits).received == 6
+        assert pod.port.ledger.leases.keys() == {id(pod.port.connections[0])}, "who is gone holds nothing"
+
+
+async def test_a_router_with_a_backlog_gets_the_credit_of_an_idle_one() -> None:
+    async with running_pod("decode") as pod, router(pod.internal_port) as one, router(pod.internal_port) as two:
+        half = FAST.max_sequences // 2
+        await two.heard(wire.Credits, lambda c: c.slots == half)
+        one.ping = wire.Ping(requests=100, tokens=3000, next_tokens=30)
+        one.send(one.ping)
+        await until(lambda: one.last(wire.Credits).slots > half + 10)
+        assert two.last(wire.Credits).slots == FAST.max_sequences - one.last(wire.Credits).slots
+        one.ping = wire.Ping()
+        one.send(one.ping)
+        await until(lambda: one.last(wire.Credits).slots == half == two.last(wire.Credits).slots)
+
+
+async def test_a_router_that_falls_silent_has_no_credit_after_two_seconds() -> None:
+    async with (
+        running_pod("decode") as pod,
+        router(pod.internal_port, beats=False) as dead,
+        router(pod.internal_port) as alive,
+    ):
+        await alive.heard(wire.Credits)
+        started = pod.pod.clock()
+        await until(lambda: alive.last(wire.Credits).slots == FAST.max_sequences)
+        assert pod.pod.clock() - started < 2.0 + 1.0
+        assert dead.last(wire.Credits).slots == 0
+
+
 @pytest.mark.parametrize(
     ("who", "words"),
     [({"token": "wrong"}, "wrong token"), ({"revision": "rev2"}, "rev2"), ({"token": "é"}, "wrong token")],
@@ -156,6 +202,7 @@ async def test_a_cancelled_request_ends_once_and_its_pages_are_free() -> None:
 async def test_a_router_that_leaves_takes_its_requests_with_it() -> None:
     async with running_pod("decode", coefficients=SLOW) as pod:
         async with router(pod.internal_port) as other, router(pod.internal_port) as client:
+            await client.heard(wire.Credits, lambda c: c.slots >= 5)
             for number in range(5):
                 client.send(submit(f"r{number}", max_tokens=5000))
             other.send(submit("kept", max_tokens=60))
