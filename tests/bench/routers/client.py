@@ -70,24 +70,25 @@ class TaggedLoad(Load):
         return head.encode() + body
 
 
-def drive(ports: list[int], schedule: list[Due], first_number: int) -> list[Answered]:
+async def drive_all(ports: list[int], schedule: list[Due], first_number: int) -> list[Answered]:
     """Sends it all to ports on loopback, in turns; request i has the number `first_number` + i."""
+    ended: list[Exchange] = []
+    numbers: dict[int, int] = {}
+    loads = []
+    for index, port in enumerate(ports):
+        load = TaggedLoad(Target("127.0.0.1", port, MODEL, timeout_seconds=120.0), ended.append, Random(0))
+        share = schedule[index :: len(ports)]
+        load.numbers = iter(range(first_number + index, first_number + len(schedule), len(ports)))
+        numbers |= {id(due): first_number + index + len(ports) * place for place, due in enumerate(share)}
+        loads.append(load.run(share))
+    await asyncio.gather(*loads)
+    return [_answered(numbers[id(exchange.due)], exchange) for exchange in ended]
 
-    async def run() -> list[Answered]:
-        ended: list[Exchange] = []
-        numbers: dict[int, int] = {}
-        loads = []
-        for index, port in enumerate(ports):
-            load = TaggedLoad(Target("127.0.0.1", port, MODEL, timeout_seconds=120.0), ended.append, Random(0))
-            share = schedule[index :: len(ports)]
-            load.numbers = iter(range(first_number + index, first_number + len(schedule), len(ports)))
-            numbers |= {id(due): first_number + index + len(ports) * place for place, due in enumerate(share)}
-            loads.append(load.run(share))
-        await asyncio.gather(*loads)
-        return [_answered(numbers[id(exchange.due)], exchange) for exchange in ended]
 
+def drive(ports: list[int], schedule: list[Due], first_number: int) -> list[Answered]:
+    """The same, on a loop of its own."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run())
+        return runner.run(drive_all(ports, schedule, first_number))
 
 
 def _answered(number: int, exchange: Exchange) -> Answered:

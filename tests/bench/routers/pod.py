@@ -9,7 +9,7 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tandem_runtime.__main__ import main
 from tandem_runtime.contracts.pod_protocol import Delta, Failed, Submit
@@ -26,7 +26,7 @@ def keep_time(file: Path) -> None:
     lines = file.open("a", buffering=1)
     plain = Pod.submit
 
-    def submit(pod: Pod, request: Submit, reply: Reply) -> Session | None:
+    def submit(pod: Pod, request: Submit, reply: Reply, **more: Any) -> Session | None:
         arrived = time.monotonic()
         tag = TAG.search(bytes(token for token in request.prompt_ids if token < 256))
         waits = tag is not None
@@ -38,7 +38,7 @@ def keep_time(file: Path) -> None:
                 lines.write(f"{int(tag[1])} {time.monotonic() - arrived:.6f}\n")
             reply(message)
 
-        return plain(pod, request, timed)
+        return plain(pod, request, timed, **more)
 
     Pod.submit = submit  # type: ignore[method-assign,assignment]
 
