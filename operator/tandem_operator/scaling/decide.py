@@ -13,6 +13,7 @@ from tandem_operator.scaling.couple import Bounded, gpus_of, within_bounds, with
 from tandem_operator.scaling.decision import Decision, Explanation, Targets
 from tandem_operator.scaling.demand import Demand, measure
 from tandem_operator.scaling.explain import Moment, explain
+from tandem_operator.scaling.flip import flip
 from tandem_operator.scaling.forecast import learn_season
 from tandem_operator.scaling.hold import hold_seconds, step
 from tandem_operator.scaling.lead import lead_seconds
@@ -201,7 +202,9 @@ def _move(
         if result.reason:
             reasons.append(f"{role}: {result.reason}")
     state = msgspec.structs.replace(state, prefill=memories[0], decode=memories[1])
-    return Targets(sizes[0], sizes[1]), state, tuple(reasons)
+    blinds = (reading.blind("prefill", observation.pods), reading.blind("decode", observation.pods))
+    flipped = flip(settings, state, current, Targets(sizes[0], sizes[1]), down[0], blinds, now)
+    return flipped.sizes, flipped.state, (*reasons, *((flipped.reason,) if flipped.reason else ()))
 
 
 def _bound(

@@ -92,6 +92,8 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     """... unless load has grown beyond this many times that of the removal: then it was right at its time."""
     regret_max: float = 8.0
     """The longest hold is this many times the first."""
+    dwell_s: float = 60.0
+    """A pool that was given pods of the other role gives none back for this: lengths that sway must not chase pods."""
     surplus: float = 0.2
     """A pod that would not be needed at this much more load goes after one hold; one that might, after `patience`."""
     patience: float = 3.0

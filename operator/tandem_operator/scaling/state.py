@@ -141,6 +141,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     season: Season = Season()
     prefill: PoolMemory = PoolMemory()
     decode: PoolMemory = PoolMemory()
+    flipped_to: str = ""
+    """The role that pods of the other one took last, "" when none did."""
+    flipped_at: float = 0.0
     panics: int = 0
     """Decisions in a row that saw too much load for what is ready."""
     panic_until: float = 0.0

@@ -46,6 +46,7 @@ class Fleet:
             self._fleet.startup,
             self._fleet.gpus,
             self._fleet.grace_s,
+            self._fleet.flip_s,
             seed,
             self.router.pods_changed,
             self._killed,

@@ -68,6 +68,7 @@ def measure(
         scale_ups=sum(at >= start for at in fleet.supply.created),
         scale_downs=sum(at >= start for at in fleet.supply.removed),
         scale_downs_blind=sum(any(a <= at < b for a, b in scenario.blind_s) for at in fleet.supply.removed),
+        flips=sum(at >= start for at in fleet.supply.flipped),
         wasted_startups=sum(at >= start for at in fleet.supply.wasted),
         lost_at_grace=fleet.lost_at_grace,
         preemptions=fleet.preemptions,

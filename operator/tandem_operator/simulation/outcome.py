@@ -100,6 +100,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Pods that were let go."""
     scale_downs_blind: int = 0
     """Of those, in an outage of the metrics."""
+    flips: int = 0
+    """Pods that took the other role in place."""
     wasted_startups: int = 0
     """Pods let go before they served."""
     lost_at_grace: int = 0
@@ -107,6 +109,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     preemptions: int = 0
     converted: int = 0
     """Prompts computed by decode pods."""
+    scrapes_lost: float = 0.0
+    """Share of what a scraper asked for that was not told; an outage counts once per scrape. Of the whole run."""
     cached_tokens: int = 0
     """Prompt tokens that needed no computing."""
     wrong_ratio_s: float = 0.0

@@ -26,6 +26,8 @@ class Pod:
         self.draining_s = -1.0
         self.gone_s = -1.0
         self.served = False
+        self.flipped = False
+        """It had the other role before."""
         self.incarnations = 0
         """Times that its counters were set back; a scraper sees a new incarnation."""
         self.prompt_tokens = 0

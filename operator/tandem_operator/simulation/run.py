@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from tandem_operator.scaling.decision import Record, Targets
 from tandem_operator.scaling.sanitise import sanitise
 from tandem_operator.simulation.fleet import Fleet
@@ -41,7 +43,8 @@ def simulate(
         if progress is not None:
             progress(step / PROGRESS_STEPS)
     fleet.settle()
-    return measure(scenario, policy.name, seed, fleet, watch, loop.moves, loop.seconds)
+    outcome = measure(scenario, policy.name, seed, fleet, watch, loop.moves, loop.seconds)
+    return msgspec.structs.replace(outcome, scrapes_lost=scraper.silent / max(scraper.asked, 1))
 
 
 class Loop:

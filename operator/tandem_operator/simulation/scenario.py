@@ -66,6 +66,8 @@ class Fleet:
     """A draining pod is killed then."""
     gpus: int | None = None
     """Devices that the cluster has for this deployment. None: as many as asked for."""
+    flip_s: float | None = None
+    """In which a drained pod takes the other role on its devices. None: a pod has one role for life."""
     request_timeout_s: float = 600.0
     max_waiting: int = 1_000_000
     """Requests in the router's queue; more are shed."""

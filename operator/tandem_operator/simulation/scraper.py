@@ -48,6 +48,9 @@ class Scraper:
         self._pod_lives: dict[str, int] = {}
         self._pod_bases: dict[str, PodSignals] = {}
         self._tick = 1
+        self.asked = 0
+        self.silent = 0
+        """Of the sources that were asked, those that did not answer."""
         fleet.events.at(metrics.scrape_s, self._scrape)
 
     def observe(self) -> Observation:
@@ -72,7 +75,7 @@ class Scraper:
             scheduled=pod.scheduled_s if pod.scheduled_s >= 0 else None,
             ready_since=pod.ready_s if pod.ready_s >= 0 else None,
             draining_since=pod.draining_s if pod.draining_s >= 0 else None,
-            warmth=self._warmth,
+            warmth="convert" if pod.flipped else self._warmth,
             signals=_latest(self._pods.get(pod.name, []), seen),
         )
 
@@ -82,7 +85,11 @@ class Scraper:
         now, metrics = self._fleet.events.now, self._metrics
         self._tick += 1
         self._fleet.events.at(self._tick * metrics.scrape_s, self._scrape)
-        if any(start <= now < end for start, end in metrics.outages) or not self._will_be_seen(now):
+        if not self._will_be_seen(now):
+            return
+        if any(start <= now < end for start, end in metrics.outages):
+            self.asked += 1
+            self.silent += 1
             return
         if self._answers():
             self._keep(self._router, self._router_signals(now))
@@ -99,7 +106,10 @@ class Scraper:
         return left <= (KEPT_SCRAPES + 0.5) * self._metrics.scrape_s
 
     def _answers(self) -> bool:
-        return not self._metrics.loss or self._random.random() >= self._metrics.loss
+        self.asked += 1
+        answers = not self._metrics.loss or self._random.random() >= self._metrics.loss
+        self.silent += not answers
+        return answers
 
     def _is_wrong(self) -> bool:
         return self._metrics.nan > 0 and self._random.random() < self._metrics.nan

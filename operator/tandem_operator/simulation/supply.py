@@ -47,6 +47,7 @@ class Supply:
         startup: Startup,
         gpus: int | None,
         grace_s: float,
+        flip_s: float | None,
         seed: int,
         changed: Callable[[], None],
         killed: Callable[[AnyPod], None],
@@ -60,12 +61,17 @@ class Supply:
         """When a pod was asked for."""
         self.removed: list[float] = []
         """When a pod was let go."""
+        self.flipped: list[float] = []
+        """When a pod was told to take the other role; neither asked for nor let go."""
         self.preemptions = 0
         """Of pods that are gone."""
         self._startup = startup
         self._gpus = gpus
         self._used = 0
         self._grace_s = grace_s
+        self._flip_s = flip_s
+        self._flips: dict[AnyPod, AnyPod] = {}
+        """Pods on their way out, and what will stand on their devices."""
         self._seed = seed
         self._changed = changed
         self._killed = killed
@@ -89,11 +95,17 @@ class Supply:
                 pod.served = True
 
     def scale(self, targets: tuple[int, int]) -> None:
-        """Frees before it asks, so that one pool's devices can become the other's."""
-        for pool, target in zip(self.pools, targets, strict=True):
+        """Frees before it asks, so that one pool's devices can become the other's; roles change where they can."""
+        for pool, target, other, wanted in zip(self.pools, targets, self.pools[::-1], targets[::-1], strict=True):
             pool.target = target
             alive = [pod for pod in pool.pods if pod.draining_s < 0]
             for pod in sorted(alive, key=_keep)[: max(0, len(alive) - target)]:
+                if self._flip_s is not None and pod.ready_s >= 0 and _alive(other) < wanted:
+                    self._flip(pod, other)
+                else:
+                    self.removed.append(self.events.now)
+                    if not pod.served:
+                        self.wasted.append(self.events.now)
                 self._let_go(pod)
         for pool, target in zip(self.pools, targets, strict=True):
             alive = [pod for pod in pool.pods if pod.draining_s < 0]
@@ -150,10 +162,16 @@ class Supply:
             pod.ready_s = self.events.now
             self._changed()
 
+    def _flip(self, pod: AnyPod, other: Pool) -> None:
+        """`other` gets a pod that starts on the devices of `pod` when that is drained."""
+        new = self._make(other)
+        if new.gpus != pod.gpus:
+            raise ValueError(f"a pod of {pod.gpus} devices cannot become one of {new.gpus}; set flip_s to None")
+        new.flipped = True
+        self._flips[pod] = new
+        self.flipped.append(self.events.now)
+
     def _let_go(self, pod: AnyPod) -> None:
-        self.removed.append(self.events.now)
-        if not pod.served:
-            self.wasted.append(self.events.now)
         pod.draining_s = self.events.now
         if pod.ready_s < 0 or pod.idle:
             self._remove(pod)
@@ -172,8 +190,15 @@ class Supply:
         for pool in self.pools:
             if pod in pool.pods:
                 pool.pods.remove(pod)
+        heir = self._flips.pop(pod, None)
+        donor = next((old for old, new in self._flips.items() if new is pod), None)
         if pod in self._pending:
             self._pending.remove(pod)
+        elif donor is not None:
+            del self._flips[donor]
+        elif heir is not None and self._flip_s is not None:
+            heir.scheduled_s = self.events.now
+            self.events.at(self.events.now + self._flip_s, self._become_ready, heir)
         else:
             self._used -= pod.gpus
             self._grant()
@@ -183,6 +208,10 @@ class Supply:
     def _bill(self, pod: AnyPod) -> None:
         if pod.scheduled_s >= 0:
             self.bills.append(Bill(pod.role, pod.gpus, pod.scheduled_s, self.events.now))
+
+
+def _alive(pool: Pool) -> int:
+    return sum(pod.draining_s < 0 for pod in pool.pods)
 
 
 def _keep(pod: AnyPod) -> tuple[int, float, float]:

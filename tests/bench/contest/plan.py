@@ -16,7 +16,7 @@ BEST: Final = ("hpa-utilisation+tuned", "token-capacity+tuned", "token-velocity+
 """The three that come nearest on the training part: they get as many seeds as ours."""
 SCENARIOS: Final = (
     "S1", "S1-30s", "S1-3s", "S2", "S3", "S4", "S5", "S6", "S6-metricloss", "S6-outage", "S6-modelerror", "S6-gpucap",
-    "S7", "S8", "S9", "constant",
+    "S7", "S7-flip", "S8", "S9", "constant",
 )  # fmt: skip
 EXTRA: Final = ("S5-nohits", "S6-delay", "S6-day")
 SAME_ORACLE: Final = {
@@ -26,11 +26,12 @@ SAME_ORACLE: Final = {
     "S6-outage": "S6",
     "S6-modelerror": "S6",
     "S6-delay": "S6",
+    "S7-flip": "S7",
 }
 """Same load, same devices: one schedule is the best in hindsight for both."""
-SAME_CAUSAL: Final = {name: base for name, base in SAME_ORACLE.items() if base == "S6"}
+SAME_CAUSAL: Final = {name: base for name, base in SAME_ORACLE.items() if base in ("S6", "S7")}
 """An oracle sees no metrics: what disturbs them changes nothing for it."""
-OURS_ONLY: Final = ("S6-metricloss", "S6-outage", "S6-modelerror", "S6-gpucap")
+OURS_ONLY: Final = ("S6-metricloss", "S6-outage", "S6-modelerror", "S6-gpucap", "S7-flip")
 """In the quick form rivals run on S6 itself."""
 QUICK_RIVALS: Final = (
     "hpa-utilisation",

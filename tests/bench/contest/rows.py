@@ -60,6 +60,8 @@ def _row(scenario: str, runs: Sequence[Run], results: dict[Run, Result]) -> Row:
         "scale_downs_blind": fmean(one.scale_downs_blind for one in outcomes),
         "ttft_p99_s": fmean(one.ttft_s.p99 for one in outcomes),
         "tpot_p99_s": fmean(one.tpot_s.p99 for one in outcomes),
+        "flips": fmean(one.flips for one in outcomes),
+        "scrapes_lost": fmean(one.scrapes_lost for one in outcomes),
         "wasted_startups": fmean(one.wasted_startups for one in outcomes),
         "seeds": len(outcomes),
         "ci": {
