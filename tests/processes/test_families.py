@@ -10,10 +10,14 @@ import torch
 from tandem_runtime.engine.executor import SequenceStep
 from tandem_runtime.engine.kv_pool import KvPool
 from tandem_runtime.engine.torch_batch import run_alone, run_together
-from tandem_runtime.engine.torch_executor import make_layout
+from tandem_runtime.engine.torch_executor import TorchExecutor, make_layout
 from tandem_runtime.models.config import read_config
+from tandem_runtime.models.families import FAMILIES
 from tandem_runtime.models.llama import Llama
 from tandem_runtime.models.loader import INDEX, Checkpoint
+from tandem_runtime.models.make_model import make_model
+
+from tests.runtime.decoding import Stream, prompts_of
 
 CPU = torch.device("cpu")
 VOCABULARY = 128
@@ -123,6 +127,22 @@ def test_every_family_gives_the_logits_of_transformers(transformers: Any, tmp_pa
                 position += size
                 assert torch.allclose(got, want[position - 1], atol=2e-3, rtol=1e-3), f"token {position - 1}"
                 assert got.argmax() == want[position - 1].argmax()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_sample_model_of_every_family_speaks_as_in_transformers_past_its_window(
+    transformers: Any, tmp_path: Path, name: str
+) -> None:
+    make_model(tmp_path, family=FAMILIES[name])
+    prompt = prompts_of(tmp_path)[4] * 4
+    assert len(prompt) > 300
+    reference = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    executor = TorchExecutor(tmp_path, device="cpu", dtype="float32")
+    executor.load()
+    said = Stream(executor, prompt).run(8, (100,))
+    with torch.inference_mode():
+        logits = reference(torch.tensor([prompt + said])).logits[0]
+    assert said == logits[len(prompt) - 1 : -1].argmax(dim=-1).tolist()
 
 
 def test_a_sharded_checkpoint_is_read_through_its_index(transformers: Any, tmp_path: Path) -> None:

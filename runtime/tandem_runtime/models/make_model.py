@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tandem_runtime.contracts.flags import parse_natural
+from tandem_runtime.models.families import FAMILIES, LLAMA, Family
 from tandem_runtime.models.sample_tokenizer import build_vocabulary, spell, write_json, write_tokenizer
 from tandem_runtime.models.sample_words import BOS, EOS, FOLLOWS, KINDS, SPECIALS, words_by_kind
 
@@ -29,6 +30,9 @@ KV_HEADS: Final = 4
 HEAD_DIM: Final = 16
 MAX_TOKENS: Final = 2048
 
+WINDOW_TOKENS: Final = 256
+"""Of families with one: short enough for a test to go past it."""
+BIAS_SCALE: Final = 0.5
 QUERY_SCALE: Final = 2.0
 """Standard deviation of attention scores: a few tokens decide, so that a wrong page changes the words."""
 UPDATE_SCALE: Final = 1.0
@@ -45,12 +49,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=parse_natural, default=0, metavar="N", help="another seed gives another model (default 0)"
     )
+    parser.add_argument(
+        "--family", choices=tuple(FAMILIES), default=LLAMA.model_type, help="architecture of the model (default llama)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes the model and says where."""
     try:
-        make_model(args.directory, args.seed)
+        make_model(args.directory, args.seed, FAMILIES[args.family])
     except OSError as error:
         print(
             f"tandem-runtime make-model: cannot write the model into {args.directory}: {error.strerror}",
@@ -61,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def make_model(directory: Path, seed: int = 0) -> None:
+def make_model(directory: Path, seed: int = 0, family: Family = LLAMA) -> None:
     """Writes config.json, generation_config.json, model.safetensors, tokenizer.json and tokenizer_config.json."""
     from safetensors.numpy import save_file
 
@@ -70,8 +77,8 @@ def make_model(directory: Path, seed: int = 0) -> None:
     write_tokenizer(directory, vocabulary, merges, MAX_TOKENS)
     ends = {"bos_token_id": vocabulary[BOS], "eos_token_id": vocabulary[EOS]}
     config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        "architectures": [family.architecture],
+        "model_type": family.model_type,
         "vocab_size": len(vocabulary),
         "hidden_size": HIDDEN,
         "intermediate_size": INTERMEDIATE,
@@ -89,15 +96,19 @@ def make_model(directory: Path, seed: int = 0) -> None:
         "tie_word_embeddings": False,
         "torch_dtype": "float32",
     } | ends
+    if family.window == "always":
+        config["sliding_window"] = WINDOW_TOKENS
+    if family.window == "switched":
+        config |= {"use_sliding_window": True, "sliding_window": WINDOW_TOKENS, "max_window_layers": LAYERS // 2}
     write_json(directory / "config.json", config)
     write_json(directory / "generation_config.json", {"do_sample": False} | ends)
-    weights = make_weights(vocabulary, seed)
+    weights = make_weights(vocabulary, seed, family)
     save_file(weights, str(directory / "model.safetensors"), metadata={"format": "pt"})
     (directory / "model.safetensors").chmod(0o644)  # the library makes it 0600; pods run as another user
 
 
-def make_weights(vocabulary: dict[str, int], seed: int) -> dict[str, Weights]:
-    """Name -> float32 array, as Llama checkpoints name them."""
+def make_weights(vocabulary: dict[str, int], seed: int, family: Family = LLAMA) -> dict[str, Weights]:
+    """Name -> float32 array, as checkpoints of the family name them; what all have in common is the same in all."""
     import numpy as np
 
     bits = np.random.PCG64(seed)
@@ -136,6 +147,14 @@ def make_weights(vocabulary: dict[str, int], seed: int) -> dict[str, Weights]:
             mlp + "up_proj.weight": noise(INTERMEDIATE, HIDDEN, spread),
             mlp + "down_proj.weight": update(INTERMEDIATE, INTERMEDIATE**-0.5 * UPDATE_SCALE),
         }
+    for layer in range(LAYERS):
+        attention = f"model.layers.{layer}.self_attn."
+        if family.qkv_bias:
+            for part, heads in (("q", HEADS), ("k", KV_HEADS), ("v", KV_HEADS)):
+                weights[f"{attention}{part}_proj.bias"] = noise(1, heads * HEAD_DIM, BIAS_SCALE)[0]
+        if family.qk_norm:  # the query's takes over what the size of its projection would have done
+            weights[attention + "q_norm.weight"] = np.full(HEAD_DIM, QUERY_SCALE, dtype=np.float32)
+            weights[attention + "k_norm.weight"] = np.ones(HEAD_DIM, dtype=np.float32)
     return weights
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
+from tandem_runtime.models.config import read_config
+from tandem_runtime.models.families import FAMILIES
 from tandem_runtime.models.make_model import make_model, make_weights
 from tandem_runtime.models.sample_tokenizer import build_vocabulary
 from tandem_runtime.models.sample_words import FOLLOWS, KINDS, words_by_kind
@@ -39,6 +42,18 @@ def test_another_seed_gives_other_weights_and_the_same_tokenizer(model_dir: Path
     make_model(tmp_path, seed=1)
     this, other = read_all(model_dir), read_all(tmp_path)
     assert {name for name in this if this[name] != other[name]} == {"model.safetensors"}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_can_be_made_and_is_read_back_as_what_it_is(tmp_path: Path, name: str) -> None:
+    make_model(tmp_path, family=FAMILIES[name])
+    config = read_config(tmp_path)
+    tensors = list(load_file(tmp_path / "model.safetensors"))
+    family = FAMILIES[name]
+    assert (config.architecture, config.qk_norm) == (family.architecture, family.qk_norm)
+    assert any("q_proj.bias" in tensor for tensor in tensors) == config.qkv_bias
+    assert any("q_norm" in tensor for tensor in tensors) == config.qk_norm
+    assert config.windows == {"llama": (), "mistral": (256,) * 4}.get(name, (0, 0, 256, 256))
 
 
 def test_weights_and_tokenizer_are_what_they_are_on_every_machine(model_dir: Path) -> None:
