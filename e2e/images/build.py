@@ -11,6 +11,7 @@ from pathlib import Path
 from e2e.images import oci
 from e2e.images.cache import cache_folder, drop_unused, make_folder, replace_file
 from e2e.images.code import code_layer
+from e2e.images.kernels import kernels_layer
 from e2e.images.layout import OPERATOR_IMAGE, RUNTIME_IMAGE, SITE_PACKAGES, image_config
 from e2e.images.model import model_layer
 from e2e.images.packages import Packages, base_packages, read_requirements, torch_packages
@@ -51,7 +52,7 @@ def assemble_images(which: str = "all", agreed: bool = False, cache: Path | None
             torch = torch_packages(requirements, base, folder, say)
             if torch.warning:
                 say(f"warning: {torch.warning}")
-            layers = [_layer(torch), *common, model_layer(folder), code]
+            layers = [_layer(torch), *common, model_layer(folder), *kernels_layer(), code]
         images[name] = oci.assemble(name, layers, image_config(name), folder)
         say(f"{name} {images[name].digest[:19]} {_sizes(images[name])}")
     for part in ("packages", "rootfs", "models", "bytecode"):

@@ -15,12 +15,16 @@ from tandem_runtime.contracts.sampling import Alternatives
 from tandem_runtime.engine.executor import Capacity, ModelError, Plan, SequenceError, SequenceStep, StepResult
 from tandem_runtime.engine.kv_pool import KvPool
 from tandem_runtime.engine.machine import available_memory_bytes, usable_cpus
+from tandem_runtime.engine.native_batch import is_plain, make_batch, run_greedy
 from tandem_runtime.engine.sampler import Drawn, Place, sample
 from tandem_runtime.engine.torch_batch import run_alone, run_together
 from tandem_runtime.models.config import ModelConfig, read_config
 from tandem_runtime.models.llama import Llama
 from tandem_runtime.models.loader import Checkpoint
+from tandem_runtime.models.native import NativeModel, fits
 from tandem_runtime.ops.linear import bfloat16_is_fast_on_cpu
+from tandem_runtime.ops.native import Native, load_native
+from tandem_runtime.ops.packed import Packing
 
 PAGE_TOKENS: Final = 32
 """A block of the prefix hash; small enough to waste little, large enough for one send per layer group."""
@@ -38,6 +42,7 @@ class TorchExecutor:
     """`dtype` auto: the checkpoint's, but float32 on a CPU that has no fast form of it. `device`: auto, cpu, cuda.
 
     `deterministic`: float32, each sequence alone in fixed blocks; tokens depend on nothing but the prompt.
+    bfloat16 on a CPU runs on the compiled kernels where there are any; `int8`: with weights and activations rounded.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class TorchExecutor:
         kv_memory_bytes: int | None = None,
         max_sequences: int = 64,
         device: str = "auto",
+        int8: bool = False,
     ) -> None:
         self._dir = model_dir
         self._dtype_name = dtype
@@ -58,7 +64,9 @@ class TorchExecutor:
         self._kv_memory_bytes = kv_memory_bytes
         self._max_sequences = max_sequences
         self._device_name = device
+        self._int8 = int8
         self._model: Llama | None = None
+        self._native: NativeModel | None = None
         self._pool: KvPool | None = None
 
     def load(self) -> Capacity:
@@ -66,22 +74,26 @@ class TorchExecutor:
         config = read_config(self._dir)
         context = self._choose_context(config)
         self._device = self._choose_device()
-        dtype = self._choose_dtype(config)
+        packing = self._choose_packing(config)
+        dtype = torch.bfloat16 if packing is not None else self._choose_dtype(config)
         if self._deterministic:
             torch.set_float32_matmul_precision("highest")
         checkpoint = Checkpoint(self._dir)
         try:
             with torch.inference_mode():
-                self._model = Llama(config, checkpoint, dtype, self._device)
+                self._model = Llama(config, checkpoint, dtype, self._device, packing)
                 fingerprint = checkpoint.fingerprint()
         except torch.OutOfMemoryError as error:
             raise ModelError(f"{self._dir} does not fit into the memory of {self._device}: {error}") from error
         finally:
             checkpoint.close()
-        torch.set_num_threads(1 if self._model.weight_bytes < SMALL_MODEL_BYTES else usable_cpus())
+        few = packing is not None or self._model.weight_bytes < SMALL_MODEL_BYTES
+        torch.set_num_threads(1 if few else usable_cpus())
         layout = make_layout(config, dtype)
         pages = self._choose_pages(layout, context)
         self._pool = KvPool(layout, pages, dtype, self._device)
+        if packing is not None:
+            self._native = NativeModel(packing.native, self._model, self._pool.tensor)
         self.capacity = Capacity(
             pages=pages,
             page_tokens=PAGE_TOKENS,
@@ -91,7 +103,8 @@ class TorchExecutor:
             eos_token_ids=config.eos_token_ids,
             layout=layout,
             compat_hash=blake2b(
-                f"{config.rope} {config.norm_eps} {config.windows} {layout}".encode() + fingerprint, digest_size=16
+                f"{config.rope} {config.norm_eps} {config.windows} {layout} {self._int8}".encode() + fingerprint,
+                digest_size=16,
             ).hexdigest(),
         )
         return self.capacity
@@ -128,6 +141,18 @@ class TorchExecutor:
         slow = config.dtype == "float16" or not bfloat16_is_fast_on_cpu()
         return torch.float32 if self._device.type == "cpu" and slow else DTYPES[config.dtype]
 
+    def _choose_packing(self, config: ModelConfig) -> Packing | None:
+        """The compiled kernels for bfloat16 on a CPU; None: torch computes."""
+        wanted = config.dtype if self._dtype_name == "auto" else self._dtype_name
+        usable = self._device.type == "cpu" and not self._deterministic and wanted == "bfloat16" and fits(config)
+        native = load_native(usable_cpus()) if usable else None
+        if native is None and self._int8:
+            raise ModelError(
+                "int8 needs bfloat16 weights, a CPU and the compiled kernels, and no deterministic mode: "
+                f"this is {wanted} on {self._device}"
+            )
+        return None if native is None else Packing(native, self._int8)
+
     def _choose_pages(self, layout: Layout, context: int) -> int:
         need = -(-context // PAGE_TOKENS)
         if self._device.type == "cuda":
@@ -156,21 +181,34 @@ class TorchExecutor:
         logprobs: list[float | None] = [None] * len(steps)
         alternatives: list[Alternatives] = []
         with torch.inference_mode():
-            if self._deterministic:
-                rows = [run_alone(model, pool, step) for step in steps]
-                logits = [model.logits(rows[index]) for index in sampled]
+            if self._native is not None:
+                drawn = self._draw_native(self._native, plan, sampled) if steps else Drawn()
             else:
-                hidden = run_together(model, pool, steps, self._device) if steps else torch.empty(0)
-                logits = [model.logits(hidden[sampled])] if sampled else []
-            if sampled:
-                drawn = self._sample(torch.cat(logits), plan, sampled)
-                for index, token, logprob in zip(sampled, drawn.ids, drawn.logprobs, strict=True):
-                    ids[index], logprobs[index] = token, logprob
-                if any(drawn.alternatives):
-                    alternatives = [[] for _ in steps]
-                    for index, likeliest in zip(sampled, drawn.alternatives, strict=True):
-                        alternatives[index] = likeliest
+                drawn = self._draw(model, pool, plan, sampled)
+        for index, token, logprob in zip(sampled, drawn.ids, drawn.logprobs, strict=True):
+            ids[index], logprobs[index] = token, logprob
+        if any(drawn.alternatives):
+            alternatives = [[] for _ in steps]
+            for index, likeliest in zip(sampled, drawn.alternatives, strict=True):
+                alternatives[index] = likeliest
         return StepResult(ids, logprobs, time.monotonic() - started, alternatives)
+
+    def _draw(self, model: Llama, pool: KvPool, plan: Plan, sampled: list[int]) -> Drawn:
+        steps = plan.sequences
+        if self._deterministic:
+            rows = [run_alone(model, pool, step) for step in steps]
+            logits = [model.logits(rows[index]) for index in sampled]
+        else:
+            hidden = run_together(model, pool, steps, self._device) if steps else torch.empty(0)
+            logits = [model.logits(hidden[sampled])] if sampled else []
+        return self._sample(torch.cat(logits), plan, sampled) if sampled else Drawn()
+
+    def _draw_native(self, native: NativeModel, plan: Plan, sampled: list[int]) -> Drawn:
+        batch = make_batch(plan.sequences, sampled, PAGE_TOKENS)
+        samplings = [plan.sequences[index].sampling for index in sampled]
+        if all(sampling is not None and is_plain(sampling) for sampling in samplings):
+            return run_greedy(native, batch)
+        return self._sample(native.logits(batch), plan, sampled)
 
     def _sample(self, logits: Tensor, plan: Plan, sampled: list[int]) -> Drawn:
         steps = [plan.sequences[index] for index in sampled]
@@ -201,6 +239,11 @@ class TorchExecutor:
         """The inverse of read_pages. Raises ValueError when a payload's size is wrong."""
         self._loaded()[1].write(pages, layer_first, layer_end, payloads)
 
+    @property
+    def native(self) -> Native | None:
+        """The compiled kernels, where they compute this model."""
+        return None if self._native is None else self._native.native
+
     def _loaded(self) -> tuple[Llama, KvPool]:
         if self._model is None or self._pool is None:
             raise ModelError("the executor is not loaded, or was closed")
@@ -208,7 +251,7 @@ class TorchExecutor:
 
     def close(self) -> None:
         """Frees everything; the executor is not used again."""
-        self._model = self._pool = None
+        self._model = self._pool = self._native = None
 
 
 def make_layout(config: ModelConfig, dtype: torch.dtype) -> Layout:

@@ -18,6 +18,7 @@ from tandem_runtime.models.loader import Checkpoint
 from tandem_runtime.models.rope import inverse_frequencies
 from tandem_runtime.ops.linear import Linear
 from tandem_runtime.ops.norm import rms_norm, swiglu
+from tandem_runtime.ops.packed import Packing
 from tandem_runtime.ops.rope import apply_rope, rope_tables
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -42,10 +43,21 @@ class Layer:
 
 
 class Llama:
-    """Weights on `device` in `dtype`. Raises ModelError when the checkpoint does not fit `config`."""
+    """Weights on `device` in `dtype`. Raises ModelError when the checkpoint does not fit `config`.
 
-    def __init__(self, config: ModelConfig, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> None:
+    `packing`: linears for the compiled kernels (bfloat16 on a CPU); models/native.py runs them, `forward` does not.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        checkpoint: Checkpoint,
+        dtype: torch.dtype,
+        device: torch.device,
+        packing: Packing | None = None,
+    ) -> None:
         self.config = config
+        self._packing = packing
         self._checkpoint = checkpoint
         self._dtype = dtype
         self._device = device
@@ -54,7 +66,10 @@ class Llama:
         self.embedding = self._take("model.embed_tokens.weight", vocab, hidden)
         self.layers = [self._take_layer(f"model.layers.{index}.") for index in range(config.layers)]
         self.norm = self._take("model.norm.weight", hidden)
-        self.head = Linear(self.embedding if config.tied_head else self._take("lm_head.weight", vocab, hidden))
+        head = self.embedding if config.tied_head else self._take("lm_head.weight", vocab, hidden)
+        self.head = Linear(head) if packing is None else packing(head)
+        if packing is not None and config.tied_head and not packing.int8:
+            self.embedding = torch.empty(0)  # its rows are read from the packed head
         self.weight_bytes = dtype.itemsize * self._elements
         checkpoint.check_all_taken(config.tied_head)
         self.inverse_frequencies = inverse_frequencies(config.rope, config.head_dim).to(device)
@@ -63,7 +78,9 @@ class Llama:
         self._elements += math.prod(shape)
         return self._checkpoint.tensor(name, shape).to(self._device, self._dtype, copy=True)
 
-    def _take_linear(self, names: list[str], outs: list[int], columns: int, bias: bool) -> Linear:
+    def _take_linear(
+        self, names: list[str], outs: list[int], columns: int, bias: bool, *, pairs: bool = False
+    ) -> Linear:
         weights = [
             self._checkpoint.tensor(f"{name}.weight", (out, columns)) for name, out in zip(names, outs, strict=True)
         ]
@@ -72,7 +89,8 @@ class Llama:
         fused = torch.empty(sum(outs), columns, dtype=self._dtype, device=self._device)
         for part, weight in zip(torch.split(fused, outs), weights, strict=True):
             part.copy_(weight)
-        return Linear(fused, torch.cat(biases) if bias else None)
+        joined = torch.cat(biases) if bias else None
+        return Linear(fused, joined) if self._packing is None else self._packing(fused, joined, pairs=pairs)
 
     def _take_layer(self, name: str) -> Layer:
         config = self.config
@@ -84,7 +102,9 @@ class Llama:
             self._take_linear([f"{attention}{part}_proj" for part in "qkv"], [query, kv, kv], hidden, config.qkv_bias),
             self._take_linear([f"{attention}o_proj"], [hidden], query, config.output_bias),
             self._take(f"{name}post_attention_layernorm.weight", hidden),
-            self._take_linear([f"{mlp}gate_proj", f"{mlp}up_proj"], [inner, inner], hidden, config.mlp_bias),
+            self._take_linear(
+                [f"{mlp}gate_proj", f"{mlp}up_proj"], [inner, inner], hidden, config.mlp_bias, pairs=True
+            ),
             self._take_linear([f"{mlp}down_proj"], [hidden], inner, config.mlp_bias),
             self._take(f"{attention}q_norm.weight", config.head_dim) if config.qk_norm else None,
             self._take(f"{attention}k_norm.weight", config.head_dim) if config.qk_norm else None,

@@ -1,0 +1,34 @@
+"""Steps of sequences for the compiled kernels, and the choice of greedy tokens without another pass in torch."""
+
+from __future__ import annotations
+
+from tandem_runtime.contracts.sampling import Sampling
+from tandem_runtime.engine.executor import SequenceStep
+from tandem_runtime.engine.sampler import Drawn
+from tandem_runtime.models.native import Batch, NativeModel
+
+
+def make_batch(steps: list[SequenceStep], sampled: list[int], page_tokens: int) -> Batch:
+    """All tokens in one flat batch; logits of the last token of those in `sampled`."""
+    batch = Batch([], [], [0], [0], [], [])
+    for step in steps:
+        end = step.position + len(step.token_ids)
+        batch.token_ids.extend(step.token_ids)
+        batch.positions.extend(range(step.position, end))
+        batch.pages.extend(step.pages[: -(-end // page_tokens)])
+        batch.first_rows.append(len(batch.token_ids))
+        batch.first_pages.append(len(batch.pages))
+    batch.output_rows.extend(batch.first_rows[index + 1] - 1 for index in sampled)
+    return batch
+
+
+def is_plain(sampling: Sampling) -> bool:
+    """Whether the likeliest token is all that is wanted."""
+    return sampling.temperature == 0 and sampling.logprobs is None and not sampling.changes_logits
+
+
+def run_greedy(model: NativeModel, batch: Batch) -> Drawn:
+    """For a batch that is_plain throughout."""
+    logits = model.logits(batch)
+    rows = logits.shape[0]
+    return Drawn(model.native.reduce_logits(logits)[1].tolist(), [None] * rows, [[] for _ in range(rows)])

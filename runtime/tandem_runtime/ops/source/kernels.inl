@@ -1,0 +1,26 @@
+// The kernels for one instruction set. The file that includes this has chosen TANDEM_WIDTH (floats in a vector),
+// TANDEM_SPACE (name space) and TANDEM_TABLE (name of the table).
+
+namespace tandem {
+namespace TANDEM_SPACE {
+
+#include "vectors.inl"
+
+#include "matrix.inl"
+
+#include "attention.inl"
+
+#include "rows.inl"
+
+}  // namespace TANDEM_SPACE
+
+#define TANDEM_TEXT_(name) #name
+#define TANDEM_TEXT(name) TANDEM_TEXT_(name)
+namespace here = TANDEM_SPACE;
+
+extern const Kernels TANDEM_TABLE = {
+    TANDEM_TEXT(TANDEM_SPACE), here::kPanel, here::packed_bytes, here::pack, here::unpack_row, here::gemm, here::norm,
+    here::quantise, here::attend, here::reduce_logits, here::read,
+};
+
+}  // namespace tandem

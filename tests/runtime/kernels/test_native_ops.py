@@ -1,0 +1,96 @@
+"""Compiled kernels of every instruction set that this CPU runs, beside torch in float64."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+
+import pytest
+import torch
+from tandem_runtime.ops.build import BuildError
+from tandem_runtime.ops.native import INSTRUCTION_SETS, Native
+from tandem_runtime.ops.native_structs import LayerStruct, LinearStruct, ModelStruct, StepStruct
+from tandem_runtime.ops.packed import Packing
+from torch.nn import functional
+
+TOLERANCE = 1e-5
+"""Of the largest value: weights are exact, sums are float32 in another order; int8 sums are exact."""
+ONE_STEP = 5e-3
+"""A value in the middle between two steps may be rounded either way."""
+INT8_NOISE = 2e-2
+"""What rounding to int8 may cost at most, of the largest value of a wide layer."""
+
+
+@pytest.fixture(params=INSTRUCTION_SETS, scope="module")
+def native(request: pytest.FixtureRequest) -> Iterator[Native]:
+    try:
+        yield Native(request.param, 2)
+    except BuildError as error:
+        pytest.skip(f"unverified here: {error}")
+
+
+def numbers(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def distance(got: torch.Tensor, want: torch.Tensor) -> float:
+    return float((got.double() - want).abs().max() / want.abs().max())
+
+
+def rounded(rows: torch.Tensor, top: int) -> torch.Tensor:
+    """Each row in `top` steps of its largest value: the definition of what int8 linears compute with."""
+    scale = rows.float().abs().amax(dim=-1, keepdim=True) / top
+    return (rows.float() / scale).round().double() * scale
+
+
+def reference(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, int8: bool) -> torch.Tensor:
+    if int8:
+        x, weight = rounded(x, min(2047, (2**31 - 1) // (127 * (x.shape[1] + 1)))), rounded(weight, 127)
+    return functional.linear(x.double(), weight.double(), None if bias is None else bias.double())
+
+
+@pytest.mark.parametrize(("n", "k"), [(97, 33), (128, 256), (40, 1000)])
+@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_packed_linear_is_the_product_for_any_number_of_rows(
+    native: Native, n: int, k: int, int8: bool, biased: bool
+) -> None:
+    weight, bias = numbers(n, k).bfloat16(), numbers(n).bfloat16() if biased else None
+    linear = Packing(native, int8)(weight, bias)
+    for rows in (*range(1, 9), 13, 32):
+        x = numbers(rows, k)
+        assert distance(linear(x), reference(x, weight, bias, int8)) < (ONE_STEP if int8 else TOLERANCE)
+        assert distance(linear(x), reference(x, weight, bias, False)) < INT8_NOISE
+
+
+@pytest.mark.parametrize("inner", [5, 16, 44])
+@pytest.mark.parametrize("int8", [False, True])
+def test_gate_and_up_in_one_panel_give_their_gated_product(native: Native, inner: int, int8: bool) -> None:
+    weight, bias = numbers(2 * inner, 64).bfloat16(), numbers(2 * inner).bfloat16()
+    linear = Packing(native, int8)(weight, bias, pairs=True)
+    for rows in (1, 4, 7):
+        x = numbers(rows, 64)
+        gate, up = reference(x, weight, bias, int8).chunk(2, dim=-1)
+        assert distance(linear(x), functional.silu(gate) * up) < (ONE_STEP if int8 else TOLERANCE)
+
+
+def test_int8_sums_stay_exact_where_they_are_largest(native: Native) -> None:
+    """All products of one sign: what saturating instructions would get wrong."""
+    weight = torch.full((32, 4096), 3.0).bfloat16()
+    assert distance(Packing(native, True)(weight)(torch.full((2, 4096), 5.0)), torch.full((2, 32), 61440.0)) < 1e-6
+
+
+def test_the_largest_logit_is_found_where_it_first_stands(native: Native) -> None:
+    logits = numbers(5, 1003)
+    logits[1, 17] = logits[1, 400] = 9.0
+    logits[2, 1002] = 9.0
+    logits[3] = -1000.0
+    top, index, total = native.reduce_logits(logits)
+    assert index.tolist() == logits.argmax(dim=-1).tolist()
+    assert index.tolist()[1] == 17
+    torch.testing.assert_close(top + total.log(), torch.logsumexp(logits.double(), dim=-1).float())
+
+
+def test_structures_are_as_large_as_the_compiler_has_them() -> None:
+    sizes = [ctypes.sizeof(kind) for kind in (LinearStruct, LayerStruct, ModelStruct, StepStruct)]
+    assert sizes == [48, 3 * 8 + 4 * 48 + 16, 6 * 8 + 5 * 8 + 8, 3 * 8 + 6 * 8 + 3 * 8]
