@@ -11,6 +11,8 @@ from tandem_runtime.contracts.goodput import ClassTotals, End, Times
 
 VOID_LAG_SECONDS: Final = 0.05
 """A generator that is itself that late (p99) measures itself; the run declares itself void."""
+OWN_LIMITS: Final = "key_"
+"""How reasons begin that say that a key is over its own limits: no fault of the fleet, and left out of goodput."""
 SHARES: Final = (0.5, 0.9, 0.99)
 
 
@@ -89,7 +91,7 @@ def end_of(exchange: Exchange) -> End:
     if exchange.status == 200:
         return End.COMPLETED if exchange.complete else End.FAILED
     if exchange.status in (429, 503):
-        return End.SHED
+        return End.REFUSED if exchange.reason.startswith(OWN_LIMITS) else End.SHED
     return End.REFUSED if 400 <= exchange.status < 500 else End.FAILED
 
 

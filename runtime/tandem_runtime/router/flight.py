@@ -116,7 +116,7 @@ class Flight:
         left_out = len(self.retries) - MOST_RETRIES_TOLD
         retries = [f"{left_out} before", *self.retries[-MOST_RETRIES_TOLD:]] if left_out > 0 else self.retries
         facts: dict[str, object] = {"pods": ">".join(self.pods[-MOST_RETRIES_TOLD:]), "retries": "; ".join(retries)}
-        if self.way not in ("", "remote"):
+        if self.way:
             facts["prompt_by"] = self.way
         if self.predicted_seconds:
             facts["ttft_predicted_seconds"] = round(self.queued_seconds + self.predicted_seconds, 4)

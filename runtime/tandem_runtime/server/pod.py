@@ -15,6 +15,7 @@ from tandem_runtime.engine.events import PrefillDone
 from tandem_runtime.server.course import RequestMetrics
 from tandem_runtime.server.credits import Room
 from tandem_runtime.server.drain import DrainReport, drain
+from tandem_runtime.server.request_log import log_prefill
 from tandem_runtime.server.session import Reply, Session, complaint
 from tandem_runtime.telemetry.traces import OFF, Tracer
 from tandem_runtime.text.tokenizer import Tokenizer
@@ -194,7 +195,9 @@ class Pod:
 
     def _observe_handoff(self, request: Prefill, came: float, done: PrefillDone) -> None:
         course = self.requests.begin(request.traceparent, request.prompt_tokens or len(request.tokens), came)
-        self.requests.prefilled(course, done.queued_seconds, self.clock())
+        now = self.clock()
+        self.requests.prefilled(course, done.queued_seconds, now)
+        log_prefill(request, done.queued_seconds, came, now)
 
     def _flush(self) -> None:
         touched, self.touched = self.touched, []

@@ -11,6 +11,7 @@ from tandem_runtime.contracts.pod_protocol import Delta, Failed, Reason, Submit,
 from tandem_runtime.contracts.sampling import Alternatives, sampling_complaint
 from tandem_runtime.engine.client import Hurry
 from tandem_runtime.engine.events import Broken, Event, Finished, Output, RemoteAbandoned, Reserved
+from tandem_runtime.server.request_log import log_request
 from tandem_runtime.server.text_stream import TextStream
 from tandem_runtime.transfer.pull import Pull
 
@@ -141,7 +142,9 @@ class Session:
     def _leave(self, reason: str) -> None:
         self.ended = True
         self._promise(0)
-        self._pod.requests.end(self._course, reason, self._pod.clock())
+        now = self._pod.clock()
+        self._pod.requests.end(self._course, reason, now)
+        log_request(self.submit, self._course, reason, now)
         self._pod.receiver.abandon(self._handle)
         self._pod.engine.close(self._handle)
         self._pod.session_ended(self)

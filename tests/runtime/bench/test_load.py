@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from tandem_runtime.bench.command import add_arguments, make_classes, make_schedule, make_target, run
 from tandem_runtime.bench.load import Load, Target
-from tandem_runtime.bench.results import Results, table
+from tandem_runtime.bench.results import Results, end_of, table
 from tandem_runtime.bench.schedule import Due
 from tandem_runtime.bench.stream import LOST, Exchange
 from tandem_runtime.contracts.classes import Classes
-from tandem_runtime.contracts.goodput import SloClass
+from tandem_runtime.contracts.goodput import End, SloClass
 from tandem_runtime.policy.waiting import QueueLimits
 
 from tests.runtime.router.fake_pod import FakePod
@@ -160,3 +160,16 @@ def test_wrong_flags_end_with_one_line_that_says_which(
 ) -> None:
     assert run(flags(*words)) == 2
     assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "want"),
+    [
+        (429, "late", End.SHED),
+        (503, "no_pod", End.SHED),
+        (429, "key_request_rate", End.REFUSED),
+        (401, "", End.REFUSED),
+    ],
+)
+def test_a_key_over_its_own_limit_is_no_fault_of_the_fleet(status: int, reason: str, want: End) -> None:
+    assert end_of(Exchange(Due(0.0, 1, 1, ""), 0.0, status=status, reason=reason)) is want

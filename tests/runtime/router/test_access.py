@@ -77,6 +77,40 @@ async def test_only_a_valid_key_opens_the_door_and_the_error_is_of_openais_kind(
     assert signals["classes"]["default"]["arrivals"] == 1, "who has no key is no arrival"
 
 
+async def test_no_path_but_health_is_open_whoever_adds_one(mount: Mount) -> None:
+    mount.write(alice=entry(ALICE))
+    async with running_router(FakePod("d0"), keys_folder=mount.path) as router:
+        resources = [route for route in router.app.front.application().router.routes() if route.method != "HEAD"]
+        assert len(resources) >= 7
+        for route in resources:
+            path = str(route.resource.canonical).replace("{model}", "chat")  # type: ignore[union-attr]
+            async with router.session.request(route.method, router.url + path, json={}) as answer:
+                assert (path, answer.status) == (path, 200 if path == "/health" else 401)
+
+
+async def test_the_access_log_says_whose_request_it_was_where_it_went_and_how_long_it_took(
+    mount: Mount, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "tandem.access")
+    mount.write(alice=entry(ALICE, tenant="acme"))
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    prefill, decode = FakePod("p0", role="prefill"), FakePod("d0")
+    async with running_router(prefill, decode, keys_folder=mount.path) as router:
+        headers = {"Authorization": f"Bearer {ALICE}", "traceparent": trace, "x-request-id": "r1"}
+        await router.complete("my secret prompt", headers=headers, max_tokens=5)
+        await ask(router, None)
+    first, second = [record.__dict__["fields"] for record in caplog.records if record.name == "tandem.access"]
+    told = {"request": "r1", "trace_id": trace[3:35], "key": "alice", "class": "default", "status": 200}
+    told |= {"prompt_tokens": 17, "output_tokens": 5, "pods": "p0+d0", "prompt_by": "remote", "reason": "length"}
+    assert {name: first[name] for name in told} == told
+    assert first.keys() >= {"tenant", "ttft_seconds", "tpot_seconds", "queued_seconds", "seconds", "attempts"}
+    assert "acme" not in str(first), "tenants stand there as a hash"
+    assert (second["status"], second["reason"]) == (401, "missing_api_key")
+    assert "key" not in second
+    assert "secret" not in f"{first} {second}"
+    assert ALICE not in f"{first} {second}"
+
+
 async def test_a_secret_that_is_replaced_counts_without_a_restart(mount: Mount) -> None:
     mount.write(alice=entry(ALICE))
     async with running_router(FakePod("d0"), keys_folder=mount.path) as router:

@@ -92,7 +92,7 @@ class Router:
     writer: asyncio.StreamWriter
     messages: list[wire.FromPod | Delta] = field(default_factory=list)
     closed: bool = False
-    ping: wire.Ping = wire.Ping()
+    ping: wire.Ping = field(default_factory=wire.Ping)
     """What heartbeats say."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
