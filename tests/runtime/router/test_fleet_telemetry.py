@@ -124,6 +124,17 @@ async def test_metrics_of_requests_have_the_names_and_labels_of_vllm() -> None:
     assert prefill["vllm:request_prompt_tokens_sum", ""] > 2 * 200
 
 
+async def test_each_choice_counts_as_a_request_for_goodput_and_the_prompt_once_for_usage() -> None:
+    async with running_fleet() as fleet:
+        status, answer, _ = await fleet.router.complete("hello", max_tokens=6, n=3, logprobs=1, temperature=1.0, seed=5)
+        assert status == 200, answer
+        signals = await fleet.router.signals()
+    assert answer["usage"]["completion_tokens"] == 18
+    assert [len(choice["logprobs"]["tokens"]) for choice in answer["choices"]] == [6, 6, 6]
+    [totals] = [each for each in signals["classes"].values() if each["arrivals"]] or [{}]
+    assert (totals["arrivals"], totals["met"] + totals["missed"], totals["output_tokens"]) == (3, 3, 18)
+
+
 async def test_no_log_line_holds_text_of_a_client(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     answers: list[str] = []
