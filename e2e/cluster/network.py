@@ -6,6 +6,7 @@ Pods of a node have a /24 of their own and plain routes between the nodes, so th
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -17,6 +18,8 @@ from e2e.cluster.processes import run
 NAMESPACES = Path("/run/netns")  # where iproute2 mounts them
 BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 BRIDGE = "br0"
+_plugging = threading.Lock()
+"""Nodes start side by side, but a route into a node that is half plugged in is refused: its gateway has no link yet."""
 
 
 def find_conflicts(wanted: Sequence[IPv4Network], routes: Iterable[Mapping[str, object]], ours: str) -> list[str]:
@@ -75,6 +78,11 @@ def create(layout: Layout) -> None:
 
 def add_node(layout: Layout, node: str, nodes: Sequence[str]) -> None:
     """Plug a node in and route its pods from everywhere; `nodes` are all that shall reach each other."""
+    with _plugging:
+        _plug(layout, node, nodes)
+
+
+def _plug(layout: Layout, node: str, nodes: Sequence[str]) -> None:
     own, cable, addresses = layout.node_namespace(node), node, layout.addresses
     index = node_index(node)
     run(["ip", "netns", "add", own])
