@@ -36,11 +36,15 @@ class LinkProbe:
         self._left, self._best = BLOCKS, 0.0
         return self._ask(now)
 
+    def wants(self, block: kv.Block) -> bool:
+        """It was asked for: its payload may be received."""
+        return self._sent_at is not None and (block.nonce, block.len) == (self._nonce, BLOCK_BYTES)
+
     def take(self, block: kv.Block, intact: bool, now: float) -> kv.Probe | None:
         """A block came; the next one to ask for. What was not asked for is ignored."""
-        if self._sent_at is None or block.nonce != self._nonce:
+        if self._sent_at is None or not self.wants(block):
             return None
-        if not intact or block.len != BLOCK_BYTES:
+        if not intact:
             self._fail("a test block came damaged", now)
             return None
         self._best = max(self._best, BLOCK_BYTES / max(1e-9, now - self._sent_at))

@@ -207,10 +207,12 @@ class ReceiverLink:
         match message:
             case kv.Frame():
                 await self._take_frame(channel, message)
-            case kv.Block():
+            case kv.Block() if self._probe.wants(message):
                 payload = await channel.payload()
                 self._test(channel, self._probe.take(message, checksum(payload) == message.crc32c, self._now()))
                 self._stats.probes_failed += self.health.preflight == "failed"
+            case kv.Block():
+                pass  # too late; it is thrown away without being kept
             case kv.Ping() | kv.Pong():
                 self.peer_queue_tokens = message.queue_tokens
                 if isinstance(message, kv.Ping):
