@@ -27,6 +27,8 @@ TOKENS_PER_SECOND = 2.0
 BYTES_A_CONNECTION = 40_000
 """Of router memory: what an idle one may cost."""
 PEAK_BYTES = 1.5e9
+SETTLE_SECONDS = 3.0
+"""The kernel has connected all of them; the router accepts the last ones a little later."""
 
 
 def rss_bytes(pid: int, key: str = "VmRSS") -> int:
@@ -40,6 +42,7 @@ async def abused(report: Report, abuse: Abuse, pid: int, idle: int, each: int) -
     """Idle connections first, then all the rest, for as long as the block takes."""
     before = rss_bytes(pid)
     await abuse.open_idle(idle)
+    await asyncio.sleep(SETTLE_SECONDS)
     held = rss_bytes(pid) - before
     report.add("idle", "connections", idle)
     report.add("idle", "router_bytes", held)
@@ -104,9 +107,11 @@ def main(argv: list[str]) -> int:
         for index, ports in enumerate(pods.ports):
             ready = f"http://127.0.0.1:{ports[3]}/readyz"
             stack.enter_context(running(pods.command(index), ready, pods.folder / f"pod-{index}.log"))
-        port = free_ports(1)[0]
-        ready = f"http://127.0.0.1:{port + 1}/readyz"
-        router = stack.enter_context(running(pods.router_command(port), ready, pods.folder / "router.log"))
+        port, metrics_port = free_ports(2)
+        ready = f"http://127.0.0.1:{metrics_port}/readyz"
+        router = stack.enter_context(
+            running(pods.router_command(port, metrics_port), ready, pods.folder / "router.log")
+        )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(measure(report, options, port, router.pid))
     report.finish()

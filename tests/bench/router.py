@@ -61,14 +61,14 @@ class Tally:
 @contextmanager
 def way_to(name: str, pods: Pods) -> Iterator[tuple[list[int], int | None]]:
     """Ports, and pid of the router in between, if any."""
-    port = free_ports(1)[0]
+    port, metrics_port = free_ports(2)
     if name == DIRECT:
         yield [ports[0] for ports in pods.ports], None
         return
     if name == OURS:
-        command, ready = pods.router_command(port), f"http://127.0.0.1:{port + 1}/readyz"
+        command, ready = pods.router_command(port, metrics_port), f"http://127.0.0.1:{metrics_port}/readyz"
     else:
-        command = PEERS[name].command(install(PEERS[name]), pods.folder, port, pods.urls)
+        command = PEERS[name].command(install(PEERS[name]), pods.folder, port, metrics_port, pods.urls)
         ready = f"http://127.0.0.1:{port}/v1/models"
     with running(command, ready, pods.folder / f"{name}.log") as process:
         yield [port], process.pid

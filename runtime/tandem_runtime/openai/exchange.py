@@ -46,7 +46,11 @@ class Answer(ABC):
         if event.finish_reason is not None:
             self._record.pod_usage = event.usage
             self._record.end(200, event.finish_reason)
-        self._write(event)
+        try:
+            self._write(event)
+        except Exception as error:  # must not reach the pod's connection: others share it
+            self._end(error)
+            return
         if event.finish_reason is not None:
             self._end()
 

@@ -197,7 +197,8 @@ class RouterBackend:
             self._retry(flight, "cancelled", f"{link.name()} cancelled it")
             return
         flight.emitted_ids += delta.ids
-        self._count_prefilled(flight)
+        if flight.prefill_link is not None:
+            self._count_prefilled(flight)
         if delta.finish_reason is not None:
             flight.outcome = "completed"
             self._release(flight)

@@ -54,12 +54,12 @@ class Pods:
             *("--token-file", str(self.token), "--bind", "127.0.0.1", "--model-name", MODEL, *ports),
         ]
 
-    def router_command(self, port: int) -> list[str]:
+    def router_command(self, port: int, metrics_port: int) -> list[str]:
         """Ours, in front of them."""
         return [
             *(*RUNTIME, "router", "--endpoints", str(self.endpoints), "--model-name", MODEL, "--revision", "bench"),
             *("--token-file", str(self.token), "--bind", "127.0.0.1"),
-            *("--http-port", str(port), "--metrics-port", str(port + 1)),
+            *("--http-port", str(port), "--metrics-port", str(metrics_port)),
         ]
 
     def inside_seconds(self) -> dict[int, float]:

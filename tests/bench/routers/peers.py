@@ -18,34 +18,34 @@ class PeerMissing(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """`command` gets its environment's bin folder, a scratch folder, the port and the URLs of the pods.
+    """`command` gets its environment's bin folder, a scratch folder, two ports and the URLs of the pods.
 
     Policies are the cheapest that each has, round robin, and logs are off: what is compared is the data plane.
     """
 
     name: str
     requirement: str
-    command: Callable[[Path, Path, int, list[str]], list[str]]
+    command: Callable[[Path, Path, int, int, list[str]], list[str]]
     kind: str
 
 
-def _sglang(bin_folder: Path, scratch: Path, port: int, pods: list[str]) -> list[str]:
+def _sglang(bin_folder: Path, scratch: Path, port: int, metrics_port: int, pods: list[str]) -> list[str]:
     return [
         *(f"{bin_folder}/python", "-m", "sglang_router.launch_router", "--host", "127.0.0.1", "--port", str(port)),
         *("--worker-urls", *pods, "--policy", "round_robin", "--log-level", "error"),
-        *("--max-concurrent-requests", "10000", "--prometheus-port", str(port + 1)),
+        *("--max-concurrent-requests", "10000", "--prometheus-port", str(metrics_port)),
     ]
 
 
-def _vllm(bin_folder: Path, scratch: Path, port: int, pods: list[str]) -> list[str]:
+def _vllm(bin_folder: Path, scratch: Path, port: int, metrics_port: int, pods: list[str]) -> list[str]:
     return [
         *(f"{bin_folder}/vllm-router", "--host", "127.0.0.1", "--port", str(port), "--worker-urls", *pods),
         *("--policy", "round_robin", "--log-level", "error"),
-        *("--max-concurrent-requests", "10000", "--prometheus-port", str(port + 1)),
+        *("--max-concurrent-requests", "10000", "--prometheus-port", str(metrics_port)),
     ]
 
 
-def _litellm(bin_folder: Path, scratch: Path, port: int, pods: list[str]) -> list[str]:
+def _litellm(bin_folder: Path, scratch: Path, port: int, metrics_port: int, pods: list[str]) -> list[str]:
     entry = "- {{model_name: chat, litellm_params: {{model: hosted_vllm/chat, api_base: {url}/v1, api_key: none}}}}\n"
     config = scratch / "litellm.yaml"
     config.write_text("model_list:\n" + "".join(entry.format(url=url) for url in pods))

@@ -164,3 +164,12 @@ async def test_an_error_of_our_own_is_500_without_inner_details() -> None:
         status, answer, _ = await local.chat()
         assert (status, answer["error"]["code"]) == (500, "internal_error")
         assert "secret" not in answer["error"]["message"]
+
+
+async def test_an_answer_that_cannot_be_written_ends_by_itself_and_never_in_the_pod_s_connection() -> None:
+    backend = ScriptedBackend(words=["fine", "lone \ud800 surrogate", "more"], steps=True)
+    async with running_front(backend) as local:
+        events = await raw_events(local, "/v1/completions", {"model": "chat", "prompt": "hi", "stream": True})
+        assert b"fine" in events[0]
+        assert msgspec.json.decode(events[-2].removeprefix(b"data: "))["error"]["code"] == "internal_error"
+        assert backend.cancelled == [backend.submits[0].id]
