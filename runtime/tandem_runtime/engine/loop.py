@@ -44,6 +44,8 @@ FATAL_FAILURES = 3
 RECENT_ITERATIONS = 256
 UNTAKEN_BYTES = 16 << 20
 """Bytes of computed pages that may wait for the network; the others stay where they are until there is room."""
+BATCH_BYTES = 1 << 20
+"""Of pages that are handed out together: less costs wake-ups, more makes the network wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,9 @@ class Engine:
             self._step(work)
         self._tell_pages()
         self._publish()
+        self._hand_out()
+
+    def _hand_out(self) -> None:
         if self._events:
             batch, self._events[:] = list(self._events), []
             self._emit_batch(batch)
@@ -236,7 +241,7 @@ class Engine:
 
     def _tell_pages(self) -> None:
         """Hands out the bytes of pages that are complete; the last one of a request may be filled in part."""
-        page_tokens = self.scheduler.capacity.page_tokens
+        page_tokens, told_bytes = self.scheduler.capacity.page_tokens, self.untaken_bytes
         for request in self.scheduler.requests.values():
             if not request.handoff:
                 continue
@@ -247,6 +252,9 @@ class Engine:
                 self.untaken_bytes += sum(len(part) for _, _, part in payload)
                 self._events.append(PagesComputed(request.handle, request.pages_told, [payload]))
                 request.pages_told += 1
+                if self.untaken_bytes >= told_bytes + BATCH_BYTES:
+                    told_bytes = self.untaken_bytes
+                    self._hand_out()  # the network starts while the next pages are read
 
     def _tell_again(self, handle: int, ordinals: list[int]) -> None:
         """Only pages that were told before, of a request that is still here: they are held, so they are unchanged."""

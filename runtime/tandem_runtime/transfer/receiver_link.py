@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -52,6 +53,7 @@ class ReceiverLink:
         self._channel: Channel | None = None
         self._peer: kv.Hello | None = None
         self._probe = LinkProbe(self.health)
+        """On the clock itself: an event loop's own is behind by a millisecond, a whole block."""
         self._token = ""
         """What both sides have said on this connection."""
         self._task = asyncio.create_task(self._run())
@@ -193,7 +195,7 @@ class ReceiverLink:
             for attempt in list(self._inbound.values()):
                 self._do(attempt, attempt.expire(now))
             if self._peer is not None and self._channel is not None and "probe" in self._peer.features:
-                self._test(self._channel, self._probe.due(now, busy=bool(self._inbound)))
+                self._test(self._channel, self._probe.due(monotonic(), busy=bool(self._inbound)))
             await asyncio.sleep(WATCH_SECONDS)
 
     def _test(self, channel: Channel, probe: kv.Probe | None) -> None:
@@ -209,7 +211,8 @@ class ReceiverLink:
                 await self._take_frame(channel, message)
             case kv.Block() if self._probe.wants(message):
                 payload = await channel.payload()
-                self._test(channel, self._probe.take(message, checksum(payload) == message.crc32c, self._now()))
+                intact = checksum(payload) == message.crc32c
+                self._test(channel, self._probe.take(message, intact, monotonic()))
                 self._stats.probes_failed += self.health.preflight == "failed"
             case kv.Block():
                 pass  # too late; it is thrown away without being kept

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from tandem_runtime.contracts import kv_protocol as kv
@@ -255,7 +256,13 @@ class SenderLink:
         if not self._blocks:
             return False
         probe = self._blocks.pop()
-        payload = os.urandom(1 << 16) * (probe.block_bytes // (1 << 16) + 1)
-        payload = payload[: probe.block_bytes]
-        await self.channel.send_payload(kv.Block(probe.nonce, len(payload), checksum(payload)), payload)
+        payload, crc32c = make_block(probe.block_bytes)
+        await self.channel.send_payload(kv.Block(probe.nonce, len(payload), crc32c), payload)
         return True
+
+
+@lru_cache(maxsize=1)
+def make_block(count: int) -> tuple[bytes, int]:
+    """Random bytes and their checksum; made once, so that the test is of the link."""
+    payload = os.urandom(count)
+    return payload, checksum(payload)
