@@ -57,12 +57,13 @@ class EmulatedExecutor:
         page_tokens: int = 32,
         load_seconds: float = 0.0,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._coefficients = coefficients
         self._max_context_tokens = max_context_tokens
         self._page_tokens = page_tokens
         self._load_seconds = load_seconds
-        self._sleep = sleep
+        self._sleep, self._clock = sleep, clock
         smallest = DIGEST_BYTES + COUNT_BYTES + 4 * page_tokens
         self._page_bytes = max(smallest, int(page_tokens * coefficients.kv_bytes_per_token * kv_scale))
         self._pages: dict[int, Page] = {}
@@ -91,13 +92,13 @@ class EmulatedExecutor:
 
     def execute(self, plan: Plan) -> StepResult:
         """Raises SequenceError when a sequence's pages do not hold the tokens that they should."""
-        started = time.monotonic()
+        started = self._clock()
         ids = [self._run(index, step) for index, step in enumerate(plan.sequences)]
-        self._sleep(max(0.0, self._seconds(plan) - (time.monotonic() - started)))
+        self._sleep(max(0.0, self._seconds(plan) - (self._clock() - started)))
         wanted = [None if s.sampling is None else s.sampling.logprobs for s in plan.sequences]
         logprobs = [None if count is None else LOGPROB for count in wanted]
         alternatives = [self._alternatives(token, count) for token, count in zip(ids, wanted, strict=True)]
-        return StepResult(ids, logprobs, time.monotonic() - started, alternatives if any(wanted) else [])
+        return StepResult(ids, logprobs, self._clock() - started, alternatives if any(wanted) else [])
 
     def _alternatives(self, token: int | None, count: int | None) -> Alternatives:
         """The token and its neighbours in the vocabulary, each less likely by LOGPROB: made up, but well formed."""

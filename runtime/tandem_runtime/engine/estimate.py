@@ -20,6 +20,8 @@ OUTLIER: Final = 3.0
 """A step that much slower than predicted was disturbed; it counts as this much slower."""
 SETTLED: Final = 16
 """Steps before one can be called an outlier."""
+LEAST_ADDED: Final = 0.1
+"""Share of a step that does both which its prompts take at least; the rest of it is noise of the estimate."""
 REFIT: Final = 8
 """Steps after which the fit is made anew; it costs as much as a tenth of a small model's step."""
 DIGITS: Final = 2
@@ -118,17 +120,16 @@ class StepEstimate:
     def __init__(self, capacity: Capacity) -> None:
         self._capacity = capacity
         self._prefill, self._decode = Line(PREFILL_SCALE), Line(DECODE_SCALE)
-        self._mixed = 1.0
-        """Seconds of a step that does both, against the sum of its parts: below 1 where weights are read once."""
         self._told: Coefficients | None = None
         self._told_at = -1
 
     def learn(self, sequences: int, kv_tokens: int, prefill_tokens: int, attended: float, seconds: float) -> None:
         """What a step did (as Iteration says it), and how long it took."""
         if prefill_tokens and sequences:
-            parts = self.prefill_seconds(prefill_tokens, attended) + self.step_seconds(sequences, kv_tokens)
-            if self.known and parts > 0:
-                self._mixed += 0.05 * (min(max(seconds / parts, 0.25), 2.0) - self._mixed)
+            # What the prompts added: a busy pod has few steps without anybody decoding.
+            if self._decode.samples >= ENOUGH:
+                added = seconds - self.step_seconds(sequences, kv_tokens)
+                self._prefill.learn((1.0, prefill_tokens, attended), max(added, LEAST_ADDED * seconds))
         elif prefill_tokens:
             self._prefill.learn((1.0, prefill_tokens, attended), seconds)
         elif sequences:
@@ -138,11 +139,6 @@ class StepEstimate:
     def known(self) -> bool:
         """Whether steps of both kinds can be predicted."""
         return min(self._prefill.samples, self._decode.samples) >= ENOUGH
-
-    @property
-    def mixed(self) -> float:
-        """Seconds of a step that computes prompts and decodes, as a share of both apart."""
-        return self._mixed
 
     def prefill_seconds(self, tokens: int, attended: float) -> float:
         """Of one chunk; 0 before any was seen."""
@@ -160,6 +156,11 @@ class StepEstimate:
             return 0 if left <= 0 else 1 << 30
         # third / 2 n^2 + slope n = left, in the form that stays exact when third is 0.
         return int(2 * left / (slope + (slope * slope + 2 * third * left) ** 0.5))
+
+    def efficient_tokens(self, times: float) -> int:
+        """The chunk whose tokens take so many times as long as what every chunk takes; 1 where chunks cost nothing."""
+        first, second, _ = self._prefill.unknowns()
+        return max(1, int(times * first / second)) if second > 0 else 1
 
     def coefficients(self) -> Coefficients | None:
         """What routers are told: the same object until it would predict something else. None while too little is

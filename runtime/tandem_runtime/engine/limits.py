@@ -16,7 +16,7 @@ class SchedulerSettings:
 
     step_tokens: int = 512
     """Budget of one step: bounds the time that a prefill chunk adds between two tokens of the decoding requests."""
-    least_chunk_tokens: int = 32
+    least_chunk_tokens: int = 64
     """Of prompts, in every step that has any: objectives that cannot be met must not stop them."""
     tpot_seconds: float = inf
     """Promised to requests that carry no objective of their own; infinite: steps are as long as step_tokens makes

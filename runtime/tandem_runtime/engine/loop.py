@@ -229,14 +229,12 @@ class Engine:
                 raise
             return
         self._failures = 0
-        decoding = [w.request for w in work if w.request.phase is Phase.DECODE]
-        prompts = [(w.tokens, w.request.computed) for w in work if w.request.phase is Phase.PREFILL]
-        prefill_tokens = sum(tokens for tokens, _ in prompts)
-        attended = sum(tokens * (context + tokens / 2) for tokens, context in prompts)
-        kv_tokens = sum(r.computed for r in decoding)
-        self.iterations.append(Iteration(len(decoding), kv_tokens, prefill_tokens, result.seconds, attended))
+        iteration = measure(work, result.seconds)
+        self.iterations.append(iteration)
         self.iterations_total += 1
-        self.scheduler.estimate.learn(len(decoding), kv_tokens, prefill_tokens, attended, result.seconds)
+        self.scheduler.estimate.learn(
+            iteration.n, iteration.kv_tokens, iteration.prefill_tokens, iteration.prefill_attended, iteration.seconds
+        )
         self.scheduler.apply(work, result, self._clock())
 
     def _tell_pages(self) -> None:
@@ -305,6 +303,14 @@ class Engine:
         if leaked:
             log.error("the books of %d pages are wrong though no request is inside", leaked)
         return leaked
+
+
+def measure(work: list[Work], seconds: float) -> Iteration:
+    """What a step did; to be called before its result is applied."""
+    decoding = [w.request.computed for w in work if w.request.phase is Phase.DECODE]
+    prompts = [(w.tokens, w.request.computed) for w in work if w.request.phase is Phase.PREFILL]
+    attended = sum(tokens * (context + tokens / 2) for tokens, context in prompts)
+    return Iteration(len(decoding), sum(decoding), sum(tokens for tokens, _ in prompts), seconds, attended)
 
 
 def layers_per_frame(layers: int, page_bytes: int, max_frame_bytes: int = 16 << 20) -> int:

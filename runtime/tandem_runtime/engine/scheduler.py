@@ -14,7 +14,7 @@ from tandem_runtime.contracts.pod_protocol import Reason
 from tandem_runtime.contracts.sampling import Alternatives
 from tandem_runtime.engine.admission import Admission
 from tandem_runtime.engine.batching import BatchGate
-from tandem_runtime.engine.budget import Allowance, seconds_left
+from tandem_runtime.engine.budget import Allowance, PaceKeeper
 from tandem_runtime.engine.counters import Counters
 from tandem_runtime.engine.estimate import StepEstimate
 from tandem_runtime.engine.events import Broken, Event, Finished, Output, PrefillDone, RemoteAbandoned, Reserved
@@ -40,6 +40,7 @@ class Scheduler:
         self.settings = settings
         self.counters = Counters()
         self.estimate = StepEstimate(capacity)
+        self._pace = PaceKeeper(self.estimate)
         self.requests: dict[int, Request] = {}
         self._admission = Admission(capacity, settings, self.counters)
         self.blocks = self._admission.blocks
@@ -174,7 +175,7 @@ class Scheduler:
     def plan(self, now: float) -> list[Work]:
         """The next step. Reserves the pages that it writes."""
         work = [Work(r, 1, True) for r in self._decoding()]
-        allowance = self._allow(work)
+        allowance = self._allow([w.request for w in work])
         for request in [r for r in self._running if r.phase is Phase.PREFILL]:
             self._add_chunk(work, request, allowance)
         while self._waiting and (self._waiting[0].remote or allowance.open):
@@ -185,18 +186,19 @@ class Scheduler:
                 break
             if request.phase is Phase.PREFILL:
                 self._add_chunk(work, request, allowance)
+        self._pace.settle(allowance, any(r.phase is Phase.PREFILL for r in self._running) or bool(self._waiting))
         if not self._waiting:
             self._gate.none_waits()
         return work
 
-    def _allow(self, decoding: list[Work]) -> Allowance:
-        settings, sequences = self.settings, len(decoding)
-        tpot = min((min(w.request.tpot_seconds, settings.tpot_seconds) for w in decoding), default=inf)
-        kv_tokens = sum(w.request.computed for w in decoding) if tpot < inf else 0
-        seconds = seconds_left(self.estimate, sequences, kv_tokens, tpot)
-        rest = self.capacity.max_sequences - sequences
-        least = settings.least_chunk_tokens
-        return Allowance(settings.step_tokens - sequences, rest, least, seconds, self.estimate)
+    def _allow(self, decoding: list[Request]) -> Allowance:
+        settings = self.settings
+        pace = min((min(r.tpot_seconds, settings.tpot_seconds) for r in decoding), default=inf)
+        step_seconds = (
+            0.0 if pace == inf else self.estimate.step_seconds(len(decoding), sum(r.computed for r in decoding))
+        )
+        tokens, sequences = settings.step_tokens - len(decoding), self.capacity.max_sequences - len(decoding)
+        return self._pace.allow(tokens, sequences, settings.least_chunk_tokens, step_seconds, pace)
 
     def _decoding(self) -> list[Request]:
         ready: list[Request] = []

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 from tandem_runtime.contracts.coefficients import Coefficients, Decode, Prefill, read_coefficients
 from tandem_runtime.contracts.kv_protocol import Layout
-from tandem_runtime.engine.budget import Allowance, seconds_left
+from tandem_runtime.engine.budget import PaceKeeper
 from tandem_runtime.engine.estimate import StepEstimate
 from tandem_runtime.engine.executor import Capacity
 
@@ -53,7 +53,7 @@ def test_nothing_is_said_before_both_kinds_of_steps_were_seen() -> None:
     for _ in range(20):
         estimate.learn(0, 0, 64, 64 * 32.0, 0.01)
     assert estimate.coefficients() is None
-    assert seconds_left(estimate, 1, 100, 0.05) == inf
+    assert PaceKeeper(estimate).allow(512, 8, 64, 0.01, 0.05).grant(512, 0) == 512
 
 
 def test_no_coefficient_is_negative_whatever_the_noise_says() -> None:
@@ -99,20 +99,42 @@ def test_chunks_beside_decoding_keep_its_pace_and_are_whole_without_a_promise() 
         load_s=0.0,
     )
     estimate = learnt(true=slow)
-    seconds = seconds_left(estimate, 8, 1000, 0.05)
-    assert seconds == pytest.approx(0.9 * 0.05 - 0.018, rel=0.05)
-    allowance = Allowance(512, 8, 32, seconds, estimate)
-    tokens = allowance.grant(512, 0)
-    assert tokens == pytest.approx((seconds - 0.001) / 1e-4, rel=0.1)
-    allowance.spend(tokens, 0)
-    assert allowance.grant(512, 0) < 20
-    assert Allowance(512, 8, 32, inf, estimate).grant(1000, 0) == 512
-    assert Allowance(512, 8, 32, -1.0, estimate).grant(1000, 0) == 32, "prompts are never starved"
+    keeper = PaceKeeper(estimate)
+    spare = 0.9 * 0.05 - 0.02
+    granted = []
+    for _ in range(200):
+        allowance = keeper.allow(512, 8, 64, 0.02, 0.05)
+        tokens = allowance.grant(512, 0)
+        if tokens:
+            allowance.spend(tokens, 0)
+        granted.append(tokens)
+        keeper.settle(allowance, prompts_wait=True)
+    assert granted[0] == 512, "what sixteen steps save may go into one prompt"
+    prompts = sum(slow.prefill_seconds(tokens) for tokens in granted if tokens)
+    assert prompts <= 1.1 * (200 + 16) * spare, "in the mean nobody is slower than promised"
+    assert prompts >= 0.9 * 200 * spare, "and nothing of what is saved is lost"
+    assert min(tokens for tokens in granted if tokens) >= 60, "no chunk is mostly its constant cost"
+    assert keeper.allow(512, 8, 64, 0.02, inf).grant(1000, 0) == 512
 
 
-def test_steps_that_do_both_are_cheaper_than_their_parts_and_that_is_learnt() -> None:
+def test_promises_that_cannot_be_kept_do_not_starve_prompts() -> None:
     estimate = learnt()
-    for _ in range(100):
-        parts = TRUE.prefill_seconds(128) + TRUE.step_seconds(8, 4000)
-        estimate.learn(8, 4000, 128, 128 * 64.0, 0.7 * parts)
-    assert estimate.mixed == pytest.approx(0.7, rel=0.05)
+    keeper = PaceKeeper(estimate)
+    granted = []
+    for _ in range(36):
+        allowance = keeper.allow(512, 8, 64, 0.2, 0.05)
+        granted.append(allowance.grant(512, 0))
+        if granted[-1]:
+            allowance.spend(granted[-1], 0)
+        keeper.settle(allowance, prompts_wait=True)
+    assert set(granted) == {0, 64}
+    assert granted.count(64) == 4
+
+
+def test_steps_that_do_both_teach_what_prompts_add_to_them() -> None:
+    estimate = StepEstimate(CAPACITY)
+    for n in range(1, 65):
+        estimate.learn(1 + n % 8, 100 * n, 0, 0.0, TRUE.step_seconds(1 + n % 8, 100 * n))
+        added = 0.7 * TRUE.prefill_seconds(4 * n)
+        estimate.learn(8, 4000, 4 * n, 4 * n * 2.0 * n, TRUE.step_seconds(8, 4000) + added)
+    assert estimate.prefill_seconds(128, 128 * 64.0) == pytest.approx(0.7 * TRUE.prefill_seconds(128), rel=0.1)
