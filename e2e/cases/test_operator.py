@@ -154,8 +154,10 @@ def test_the_operator_uses_exactly_the_rights_it_has(stack: Stack, namespace: st
     log = stack.cluster.audit_log
     if log is None:
         pytest.skip(f"the API server of a {stack.cluster.kind} cluster writes no audit log that can be read here")
-    stack.apply(emulated("fleet"), namespace)
-    stack.wait_ready("fleet", namespace)
+    for hardware_class in ("laptop", "h100-sxm"):  # two revisions, so that it removes the pools of the first
+        stack.apply(emulated("fleet").replace("hardwareClass: laptop", f"hardwareClass: {hardware_class}"), namespace)
+        stack.wait_ready("fleet", namespace)
+    wait_until("the first pools are gone", 60, lambda: len(stack.get("deploy", namespace=namespace)["items"]) == 3)
     with left_out(stack, "v100-sxm2-32gb"):
         pass  # nothing else in this file makes the operator remove a hardware class
     user = f"system:serviceaccount:{SYSTEM_NAMESPACE}:tandem"
