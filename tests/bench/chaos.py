@@ -102,7 +102,7 @@ class Lane:
 
     def _tell(self, work: Work, tally: Tally) -> None:
         tell(f"{self._fleet.plan.name}: {work.name}, {len(self._queue)} trials left")
-        for problem in tally.problems:
+        for problem in [*tally.problems, *tally.notes]:
             tell(f"{self._fleet.plan.name}: {work.name}: {problem}")
 
 
@@ -124,7 +124,9 @@ async def measure(args: argparse.Namespace, folder: Path) -> dict[str, Tally]:
         bank = await make_bank(executor, folder, draw_asks(random, 24, (150, 700), (60, 110)))
         queue = deque(work for _ in range(args.trials) for work in names)
         for number in range(args.lanes):
-            fleet = Fleet(Plan(f"e{number}", number, executor, network), folder / f"e{number}", Random(random.random()))
+            shared = ("--kv-shared-memory", str(folder)) if number % 2 else ()  # every second fleet: both transports
+            plan = Plan(f"e{number}", number, (*executor, *shared), network)
+            fleet = Fleet(plan, folder / f"e{number}", Random(random.random()))
             lanes.append(Lane(fleet, bank, queue, (0.8, 2.0)))
     if args.executor in ("torch", "all"):
         executor = torch_executor(folder / "model")

@@ -64,7 +64,9 @@ class Process:
             self.last_words.append(text)
             try:
                 entry = json.loads(text)
-                self.said.append(Said(datetime.fromisoformat(entry["time"]).timestamp(), entry["message"]))
+                more = " ".join(f"{key}={entry[key]}" for key in ("id", "pods", "retries", "reason") if key in entry)
+                message = f"{entry['message']} {more}".rstrip()
+                self.said.append(Said(datetime.fromisoformat(entry["time"]).timestamp(), message))
             except (ValueError, KeyError, TypeError):
                 continue
 

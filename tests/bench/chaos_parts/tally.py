@@ -22,6 +22,8 @@ class Tally:
     facts: Counter[str] = field(default_factory=Counter)
     """What else is worth counting: faults injected, streams moved ..."""
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What explains a slow one; told while it runs."""
 
     def add(self, other: Tally) -> None:
         """Sums up."""

@@ -29,6 +29,8 @@ FREED_SECONDS: Final = 2.0
 """After the death of a router its work and its credits are free again."""
 AFFECTED_SECONDS: Final = 0.25
 """A shorter gap is the pace of the machine, not of a fault."""
+SLOW_SECONDS: Final = 3.0
+"""After the detection: worth an explanation."""
 
 ROUTER_NOTICES: Final = ("connection closed by the pod", "connection lost", "silent for", "cannot connect")
 DECODE_NOTICES: Final = ("prefill pod at",)
@@ -101,6 +103,15 @@ class Trial:
             if seconds - usual > AFFECTED_SECONDS:
                 self.tally.times["pause"].append(began + seconds - struck)
                 self.tally.times["recompute"].append(began + seconds - struck - detection)
+                if seconds - detection > SLOW_SECONDS and not self.tally.notes:
+                    self._explain(reading, at, seconds)
+
+    def _explain(self, reading: Reading, at: float, seconds: float) -> None:
+        """What all processes said since the fault."""
+        self.tally.notes.append(f"a pause of {seconds:.2f} s after {len(reading.text)} characters")
+        for member in self.fleet.members:
+            said = [f"{line.at - at:+.2f} {line.message}" for line in member.process.said if line.at >= at]
+            self.tally.notes += [f"{member.process.name}: {line}" for line in said[:20]]
 
 
 def first_difference(text: str, right: str) -> int:

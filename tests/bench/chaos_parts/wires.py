@@ -121,22 +121,19 @@ class Wire:
             control = await reader.readexactly(control_bytes)
             payload = await reader.readexactly(payload_bytes)
             await self._hold_while_cut()
-            if not await self._hit(control, payload, writer):
+            message = kv.decode(control)
+            if not await self._hit(message, control, payload, writer):
                 writer.write(prefix + control + payload)
             await writer.drain()
-            self._keep(prefix + control + payload, payload_bytes)
+            if isinstance(message, kv.Frame):
+                self._old.append(prefix + control + payload)
+                del self._old[:-KEPT_FRAMES]
 
-    def _keep(self, frame: bytes, payload_bytes: int) -> None:
-        if payload_bytes:
-            self._old.append(frame)
-            del self._old[:-KEPT_FRAMES]
-
-    async def _hit(self, control: bytes, payload: bytes, writer: asyncio.StreamWriter) -> bool:
-        """Whether the frame was damaged (and sent in that form, or not at all)."""
+    async def _hit(self, message: kv.Message, control: bytes, payload: bytes, writer: asyncio.StreamWriter) -> bool:
+        """Whether the frame was damaged (and sent in that form, or not at all). COMMIT may lose a bit too."""
         if self.fault is None or not self.faults_left or self._random.random() > CHANCE:
             return False
-        message = kv.decode(control)
-        if not (payload or (self.fault == "flipped" and isinstance(message, kv.Commit))):
+        if not isinstance(message, kv.Frame | kv.Commit if self.fault == "flipped" else kv.Frame):
             return False
         self.faults_left -= 1
         self.injected += 1
@@ -168,7 +165,7 @@ class Wire:
             writer.write(frame[:cut])
             await writer.drain()
             raise EOFError
-        if way == 1 and isinstance(message, kv.Frame):  # shorter, and consistent about it
+        if way == 1 and payload and isinstance(message, kv.Frame):  # shorter, and consistent about it
             left = payload[: self._random.randrange(len(payload))]
             control = kv.encode(msgspec.structs.replace(message, len=len(left)))
             writer.write(PREFIX.pack(len(control), len(left)) + control + left)
