@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from tandem_runtime.contracts import kv_protocol as kv
-from tandem_runtime.contracts.pod_protocol import Cancel, PrefillPeer
+from tandem_runtime.contracts.pod_protocol import Cancel, Credits, Delta, PrefillPeer
 from tandem_runtime.engine.loop import layers_per_frame
 from tandem_runtime.transfer.identity import KvSettings
 from tandem_runtime.transfer.limits import HandoffLimits
@@ -199,6 +199,7 @@ async def test_a_second_prefill_pod_is_asked_before_the_prompt_is_computed_here(
     ):
         decode.pod.preflight.start()
         await until(lambda: len(decode.pod.receiver.links.connected) == 2 and decode.pod.ready)
+        await client.heard(Credits, lambda credits: credits.slots > 0)
         if cause == "busy":
             first.pod.sender.draining = True
         client.send(submit("a", PROMPT, 12, first.peer))
@@ -206,8 +207,9 @@ async def test_a_second_prefill_pod_is_asked_before_the_prompt_is_computed_here(
             await until(lambda: first.pod.sent.tx_frames >= 2)
             first.pod.sender.stop()
         last = await client.ended("a")
-        assert last.usage is not None  # type: ignore[union-attr]
-        assert last.usage.prefilled_here == 0  # type: ignore[union-attr]
+        assert isinstance(last, Delta), last
+        assert last.usage is not None
+        assert last.usage.prefilled_here == 0
         assert decode.pod.receiver.retries == {"peer_lost" if cause == "dead" else "busy": 1}
         assert decode.pod.receiver.fallbacks == {}
         assert second.pod.sent.completed == 1

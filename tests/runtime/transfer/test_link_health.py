@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from tandem_runtime.contracts import kv_protocol as kv
+from tandem_runtime.contracts.pod_protocol import Credits
 from tandem_runtime.engine.emulated_executor import EmulatedExecutor
 from tandem_runtime.server.signals import Probes
 from tandem_runtime.transfer import preflight as preflight_module
@@ -59,6 +60,7 @@ async def test_a_pod_without_a_prefill_pod_is_ready_all_the_same_and_says_so(add
         words = asked(decode).readyz().body
         assert b"no prefill pod seen yet" in words or b"lost" in words
         async with router(decode.internal_port) as client:
+            await client.heard(Credits, lambda credits: credits.slots > 0)
             await client.answer(submit("a", "hello", 4))
 
 
