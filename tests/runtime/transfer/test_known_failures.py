@@ -199,7 +199,7 @@ async def test_a_second_prefill_pod_is_asked_before_the_prompt_is_computed_here(
     ):
         decode.pod.preflight.start()
         await until(lambda: len(decode.pod.receiver.links.connected) == 2 and decode.pod.ready)
-        await client.heard(Credits, lambda credits: credits.slots > 0)
+        await client.heard(Credits, lambda lease: lease.slots > 0)
         if cause == "busy":
             first.pod.sender.draining = True
         client.send(submit("a", PROMPT, 12, first.peer))

@@ -60,7 +60,7 @@ async def test_a_pod_without_a_prefill_pod_is_ready_all_the_same_and_says_so(add
         words = asked(decode).readyz().body
         assert b"no prefill pod seen yet" in words or b"lost" in words
         async with router(decode.internal_port) as client:
-            await client.heard(Credits, lambda credits: credits.slots > 0)
+            await client.heard(Credits, lambda lease: lease.slots > 0)
             await client.answer(submit("a", "hello", 4))
 
 
