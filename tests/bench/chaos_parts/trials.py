@@ -31,6 +31,8 @@ AFFECTED_SECONDS: Final = 0.25
 """A shorter gap is the pace of the machine, not of a fault."""
 SLOW_SECONDS: Final = 3.0
 """After the detection: worth an explanation."""
+END_SECONDS: Final = 60.0
+"""From SIGTERM to the end: a second of grace, and whatever the machine takes."""
 
 ROUTER_NOTICES: Final = ("connection closed by the pod", "connection lost", "silent for", "cannot connect")
 DECODE_NOTICES: Final = ("prefill pod at",)
@@ -62,18 +64,22 @@ class Trial:
         """Counts the verdicts. `broken`: their router died, so that ending visibly is right."""
         done = await asyncio.gather(*readings)
         for reading in done:
-            verdict = reading.judge(self.bank[reading.ask])
-            self.tally.streams += 1
-            if verdict == "broken":
-                verdict = "exact" if broken else "lost"
-                self.tally.facts["broken_visibly"] += broken
-            if verdict != "exact":
-                self.tally.counts[verdict] += 1
-                right = self.bank[reading.ask].text
-                came = f"{len(reading.text)} of {len(right)} characters, {reading.tokens} tokens, {reading.reason!r}"
-                differs = f"differs at {first_difference(reading.text, right)}"
-                self.tally.problems.append(f"{verdict}: {reading.problem or reading.status} ({came}; {differs})")
+            self.judge(reading, broken)
         return done
+
+    def judge(self, reading: Reading, broken: bool = False) -> None:
+        """Counts one."""
+        verdict = reading.judge(self.bank[reading.ask])
+        self.tally.streams += 1
+        if verdict == "broken":
+            verdict = "exact" if broken else "lost"
+            self.tally.facts["broken_visibly"] += broken
+        if verdict != "exact":
+            self.tally.counts[verdict] += 1
+            right = self.bank[reading.ask].text
+            came = f"{len(reading.text)} of {len(right)} characters, {reading.tokens} tokens, {reading.reason!r}"
+            differs = f"differs at {first_difference(reading.text, right)}"
+            self.tally.problems.append(f"{verdict}: {reading.problem or reading.status} ({came}; {differs})")
 
     async def check_leaks(self) -> None:
         """All pages are free again."""
@@ -224,8 +230,11 @@ async def terminate_router(trial: Trial, victim: Member) -> None:
     victim.process.signal(signal.SIGTERM)
     while victim.process.alive and (await get(victim.process.host, victim.process.metrics_port, "/readyz"))[0] == 200:
         await asyncio.sleep(0.01)
+    late = await trial.ask(victim, 1)[0]
+    if late.status or not late.problem.startswith("Connection"):  # refused, or else answered in full
+        trial.judge(late)
     await trial.check([*theirs, *others])
-    code = await victim.process.wait(20.0)
+    code = await victim.process.wait(END_SECONDS)
     if code != 0:
         trial.tally.counts["hung"] += 1
         trial.tally.problems.append(f"hung: the router ended with {code}")
@@ -252,7 +261,7 @@ async def _terminate(trial: Trial, victims: Sequence[Member]) -> None:
     for victim in victims:
         victim.process.signal(signal.SIGTERM)
     for victim in victims:
-        code = await victim.process.wait(20.0)
+        code = await victim.process.wait(END_SECONDS)
         if code != 0:
             trial.tally.counts["hung"] += 1
             trial.tally.problems.append(f"hung: {victim.process.name} ended with {code} after SIGTERM")
