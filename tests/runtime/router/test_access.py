@@ -12,7 +12,7 @@ from tandem_runtime.contracts.goodput import SloClass
 from tandem_runtime.contracts.key_entry import KeyEntry, hash_of, read_entry, write_entry
 from tandem_runtime.contracts.names import EXIT_NO_KEYS
 from tandem_runtime.openai.front import FrontSettings
-from tandem_runtime.router import app
+from tandem_runtime.router import app, command
 from tandem_runtime.router.key_folder import KEEP_SECONDS, KeyFolder
 from tandem_runtime.router.keys import make_ring
 
@@ -235,6 +235,7 @@ def test_a_router_without_any_valid_key_ends_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(app, "FIRST_KEYS_SECONDS", 0.3)
+    monkeypatch.setattr(command, "configure_logging", lambda role, pod: None)  # it would outlive this test
     (tmp_path / "token").write_text("secret")
     (tmp_path / "endpoints.json").write_text("{}")
     keys = tmp_path / "keys"

@@ -29,7 +29,7 @@ async def drain_of(router: Harness) -> Any:
 
 
 async def test_a_fenced_pod_gets_nothing_new_and_what_runs_goes_on() -> None:
-    a, b = FakePod("a", token_seconds=0.01), FakePod("b")
+    a, b = FakePod("a", token_seconds=0.04), FakePod("b", token_seconds=0.04)
     async with running_router(a, b) as router:
         stream = asyncio.create_task(router.stream_text(max_tokens=30))
         await eventually(lambda: len(a.submits) + len(b.submits) == 1)
@@ -84,7 +84,7 @@ async def test_orders_need_the_token_and_the_incarnation_that_is_there() -> None
 
 
 async def test_a_drain_lets_requests_finish_and_reports_them() -> None:
-    pod, other = FakePod("a", token_seconds=0.01), FakePod("b", ready=False)
+    pod, other = FakePod("a", token_seconds=0.05), FakePod("b", ready=False)
     async with running_router(pod, other) as router:
         streams = [asyncio.create_task(router.stream_text(max_tokens=20)) for _ in range(3)]
         await eventually(lambda: len(pod.submits) == 3)
@@ -122,14 +122,14 @@ async def test_what_takes_longer_than_the_drain_moves_without_a_token_missing_or
 
 
 async def test_a_pod_that_is_terminated_is_reported_the_same_way() -> None:
-    dying, other = FakePod("a", token_seconds=0.02), FakePod("b", ready=False)
+    dying, other = FakePod("a", token_seconds=0.05), FakePod("b", ready=False)
     async with running_router(dying, other) as router:
-        streams = [asyncio.create_task(router.stream_text(max_tokens=n)) for n in (5, 80)]
+        streams = [asyncio.create_task(router.stream_text(max_tokens=n)) for n in (10, 80)]
         await eventually(lambda: len(dying.submits) == 2)
         other.ready = dying.draining = True
         other.tell_state()
         dying.tell_state()
-        assert await streams[0] == expected_text("hello", 5)
+        assert await streams[0] == expected_text("hello", 10)
         await dying.kill()
         assert await streams[1] == expected_text("hello", 80)
         account = await drain_of(router)
@@ -138,9 +138,9 @@ async def test_a_pod_that_is_terminated_is_reported_the_same_way() -> None:
 
 
 async def test_prompts_of_a_prefill_pod_are_completed_with_the_first_token() -> None:
-    prefill, decode = FakePod("p0", role="prefill"), FakePod("d0", token_seconds=0.03)
+    prefill, decode = FakePod("p0", role="prefill"), FakePod("d0", token_seconds=0.5)
     async with running_router(prefill, decode) as router:
-        stream = asyncio.create_task(router.stream_text(max_tokens=5))
+        stream = asyncio.create_task(router.stream_text(max_tokens=1))
         await eventually(lambda: len(decode.submits) == 1)
         assert (await order(router, "/drain", prefill))[1]["inFlightAtStart"] == 1
         await stream
