@@ -130,6 +130,8 @@ class PodState(msgspec.Struct, frozen=True, tag="pod_state"):
     kv_total_tokens: int
     routers: int = 0
     """That are connected to the pod now; 0: it does not say. Limits of API keys are shared by so many."""
+    kv_link: str = ""
+    """Transports of its KV links that stand: tcp, shm or both; empty when there is none."""
 
 
 class Credits(msgspec.Struct, frozen=True, tag="credits"):

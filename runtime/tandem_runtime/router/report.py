@@ -31,6 +31,7 @@ def make_signals(
     """`now` is of the monotonic clock."""
     slack = backend.queue.slack(now)
     totals = counters.totals.values()
+    kv_links = {link.hello.pod: link.state.kv_link for link in backend.links.values() if link.hello and link.state}
     return RouterSignals(
         router_id=settings.router_id,
         incarnation=settings.incarnation,
@@ -59,6 +60,7 @@ def make_signals(
                 waiting_tokens=pod.waiting_tokens,
                 kv_used=pod.kv_used_tokens,
                 kv_total=pod.kv_total_tokens,
+                kv_link=kv_links.get(pod.pod, ""),
             )
             for pod in backend.snapshots()
         ],

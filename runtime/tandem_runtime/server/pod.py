@@ -127,6 +127,7 @@ class Pod:
     def state(self) -> PodState:
         """What routers choose by."""
         state, page_tokens = self.engine.engine.state, self.engine.capacity.page_tokens
+        links = [*self.receiver.links.connected, *self.sender.links.connected]
         return PodState(
             incarnation=self.identity.incarnation,
             ready=self.ready,
@@ -136,6 +137,7 @@ class Pod:
             waiting_tokens=state.waiting_tokens,
             kv_used_tokens=state.used_pages * page_tokens,
             kv_total_tokens=state.total_pages * page_tokens,
+            kv_link=",".join(sorted({link.transport for link in links})),
         )
 
     def room(self) -> Room:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tandem_runtime.models.make_model import make_model
 
 PROMPT_TOKENS: Final = 1024
 KV_BYTES_PER_TOKEN: Final = 24 * 2 * 2 * 64 * 2
 """Layers, K and V, KV heads, their size, bfloat16: 12.3 KB."""
-KV_ONLY: Final = {
+KV_ONLY: Final[dict[str, Any]] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
     "hidden_size": 128,
@@ -25,6 +24,26 @@ KV_ONLY: Final = {
     "rms_norm_eps": 1e-5,
 }
 """The same pages, next to no weights: the torch executor's own reads and writes of pages at little computation."""
+WHOLE: Final[dict[str, Any]] = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+    "vocab_size": 151936,
+    "rope_theta": 1000000.0,
+    "rms_norm_eps": 1e-6,
+}
+COMMON: Final = {
+    "hidden_act": "silu",
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 COEFFICIENTS: Final = {
     "schema": 1,
     "prefill": {"theta0_s": 0.002, "theta1_s": 0.0, "theta2_s": 0.0},
@@ -47,30 +66,39 @@ def emulated_flags(folder: Path) -> list[str]:
 
 def kv_only_flags(folder: Path) -> list[str]:
     """Real tensors."""
-    from tests.bench.speed.checkpoint import COMMON, _write
-
-    model = folder / "kv-only"
-    _write(model, KV_ONLY | COMMON)
-    return [*_with_tokenizer(model, folder), "--dtype", "bfloat16"]
+    return [*_write_model(folder, KV_ONLY), "--dtype", "bfloat16"]
 
 
 def whole_model_flags(folder: Path) -> list[str]:
-    """Random weights of the whole shape, from the cache of `bench engine`."""
-    from tests.bench.speed.checkpoint import ensure_checkpoint
-
-    source, model = ensure_checkpoint("0.5b"), folder / "whole"
-    model.mkdir()
-    for file in source.iterdir():
-        (model / file.name).symlink_to(file)
-    return _with_tokenizer(model, folder)
+    """Random weights of the whole shape, a gigabyte of them."""
+    return _write_model(folder, WHOLE)
 
 
-def _with_tokenizer(model: Path, folder: Path) -> list[str]:
-    """Nobody reads the text; but a pod wants a tokenizer."""
-    sample = folder / "sample"
-    if not sample.exists():
-        make_model(sample)
-    for file in sample.glob("*token*.json"):
-        if not (model / file.name).exists():
-            shutil.copy(file, model / file.name)
+def _write_model(folder: Path, config: dict[str, Any]) -> list[str]:
+    """Random weights and the sample model's tokenizer: nobody reads the text."""
+    import torch
+    from safetensors.torch import save_file
+
+    model, head = folder / "model", config["hidden_size"] // config["num_attention_heads"]
+    make_model(model)
+    (model / "model.safetensors").unlink()
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    kv = config["num_key_value_heads"] * head
+    shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden), "model.norm.weight": (hidden,)}
+    for index in range(config["num_hidden_layers"]):
+        at = f"model.layers.{index}."
+        rows = {
+            "self_attn.q_proj": (hidden, hidden),
+            "self_attn.k_proj": (kv, hidden),
+            "self_attn.v_proj": (kv, hidden),
+        }
+        if config["model_type"] == "qwen2":
+            shapes |= {f"{at}{name}.bias": size[:1] for name, size in rows.items()}
+        rows |= {"self_attn.o_proj": (hidden, hidden), "mlp.gate_proj": (inner, hidden), "mlp.up_proj": (inner, hidden)}
+        rows |= {"mlp.down_proj": (hidden, inner), "input_layernorm": (hidden,), "post_attention_layernorm": (hidden,)}
+        shapes |= {f"{at}{name}.weight": size for name, size in rows.items()}
+    torch.manual_seed(0)
+    weights = {name: torch.randn(size, dtype=torch.bfloat16) * 0.02 for name, size in shapes.items()}
+    save_file(weights, model / "model.safetensors")
+    (model / "config.json").write_text(json.dumps(config | COMMON))
     return ["--model", str(model)]

@@ -48,6 +48,7 @@ async def test_a_link_is_tested_with_real_blocks_before_the_pod_is_ready_and_eve
         metrics = probes.routes()["/metrics"]().body.decode()
         assert 'tandem_kv_link_up{peer="prefill-0"' in metrics
         assert "tandem_kv_link_bytes_per_second{" in metrics
+        assert decode.pod.state().kv_link == prefill.pod.state().kv_link == "tcp"
         (other,) = asked(prefill).signals()["kv_link"]
         assert (other["pod"], other["connected"]) == ("decode-0", True)
 

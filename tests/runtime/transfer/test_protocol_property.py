@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -83,25 +84,28 @@ class Handoff(RuleBasedStateMachine):
             self.late = [*self.late[-7:], (message, payload)]
             self.decode.hear(wire, message, payload)
 
-    @rule(number=POD, repeat=st.booleans())
-    def repeat_or_damage_the_next_message(self, number: int, repeat: bool) -> None:
+    @rule(number=POD)
+    def a_message_comes_twice(self, number: int) -> None:
         wire = self.wires[number]
-        if wire.to_decode and repeat:
+        if wire.to_decode:
             wire.to_decode.appendleft(wire.to_decode[0])
-        elif wire.to_decode:
-            message, payload = wire.to_decode.popleft()
-            wire.to_decode.appendleft((message, damage(payload)))
 
-    @rule(number=POD, astray=st.sampled_from(["page", "generation", "incarnation", "lost"]))
-    def send_the_next_frame_astray(self, number: int, astray: str) -> None:
-        wire = self.wires[number]
-        if wire.to_decode and isinstance(frame := wire.to_decode[0][0], kv.Frame):
-            payload = wire.to_decode.popleft()[1]
-            changes = {"page": {"page": frame.page + 1}, "generation": {"generation": frame.generation + 1}}
-            fields = {name: getattr(frame, name) for name in frame.__struct_fields__}
-            fields |= changes.get(astray, {"incarnation": "another"})
-            if astray != "lost":
-                wire.to_decode.appendleft((kv.Frame(**fields), payload))
+    @rule(number=POD, fault=st.sampled_from(["payload", "page", "generation", "incarnation", "lost"]))
+    def the_next_frame_is_damaged_or_goes_astray(self, number: int, fault: str) -> None:
+        queue = self.wires[number].to_decode
+        frames = [index for index, (message, _) in enumerate(queue) if isinstance(message, kv.Frame)]
+        if not frames:
+            return
+        index = frames[0]
+        frame, payload = queue[index]
+        assert isinstance(frame, kv.Frame)
+        if fault == "lost":
+            del queue[index]
+        elif fault == "payload":
+            queue[index] = (frame, damage(payload))
+        else:
+            wrong = {"page": frame.page + 1, "generation": frame.generation + 1, "incarnation": "another"}
+            queue[index] = (msgspec.structs.replace(frame, **{fault: wrong[fault]}), payload)
 
     @rule(number=POD)
     def repeat_a_message_of_the_decode_pod(self, number: int) -> None:
