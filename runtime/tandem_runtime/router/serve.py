@@ -247,9 +247,10 @@ async def announce(args: argparse.Namespace, plan: ServePlan) -> None:
     await wait_connected(plan, started)
     url = f"http://{HOST}:{plan.http_port}"
     body = f'{{"model": "{model_name(args)}", "stream": true, "messages": [{{"role": "user", "content": "Hello"}}]}}'
+    key = "-H 'Authorization: Bearer KEY' " if args.api_keys is not None else ""
     print(
         f"ready in {time.monotonic() - started:.1f} s: {url}/v1 (metrics: http://{HOST}:{plan.metrics_port}/metrics)\n"
-        f"  curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n"
+        f"  curl -N {url}/v1/chat/completions {key}-H 'Content-Type: application/json' -d '{body}'\n"
         "Ctrl-C ends all.",
         flush=True,
     )
