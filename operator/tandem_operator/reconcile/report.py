@@ -79,7 +79,8 @@ def role_state(observed: Observed, role: str, revision: str, blocked: Mapping[st
         for pod in observed.pods
         if label(pod, LABEL_ROLE) == role and (role == "router" or label(pod, LABEL_REVISION) == revision)
     ]
-    settled = ready >= want and is_available(deployment)
+    # A new template of the router comes up beside the old one, which is ready meanwhile; a pool has one of its own.
+    settled = ready >= want and (is_rolled_out(deployment) if role == "router" else is_available(deployment))
     problem = None if settled else refused_pods(deployment) or find_problem(pods)
     if problem and problem.reason == Reason.UNSCHEDULABLE and role in blocked and lacks_devices(problem):
         problem = Problem(Reason.WAITING_FOR_CAPACITY, f"{blocked[role]}; {problem.message}")

@@ -34,8 +34,9 @@ access_log = logging.getLogger("tandem.access")
 CLOSE_SECONDS = 1.0
 """After the drain nothing is left that deserves more."""
 
-FIRST_KEYS_SECONDS = 20.0
-"""For the first valid API key: a Secret may be made in the same breath as the deployment."""
+NO_KEYS_SECONDS = 20.0
+"""Without a valid API key before the process ends: a Secret may be made in the same breath as the deployment."""
+KEYS_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,26 +189,28 @@ class NoKeys(Exception):
 
 
 async def serve(app: RouterApp, drain_timeout_seconds: float) -> None:
-    """Until SIGTERM or SIGINT, then drains. Raises PortTaken, and NoKeys when it starts and finds no valid key."""
+    """Until SIGTERM or SIGINT, then drains. Raises PortTaken and NoKeys."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
         await app.start()
         log.info("router listens on port %d, metrics on %d", app.http_port, app.metrics_port)
-        await wait_for_keys(app.access, stop)
-        await stop.wait()
+        await wait_for_end(app, stop)
         await app.drain(drain_timeout_seconds)
     finally:
         await app.close()
 
 
-async def wait_for_keys(access: Access | None, stop: asyncio.Event) -> None:
-    """Raises NoKeys: what ends a process is told in the pod's status, what keeps it from being ready is not. A router
-    that had keys once goes on without them, as answers may be under way; nobody new comes in."""
-    deadline = asyncio.get_running_loop().time() + FIRST_KEYS_SECONDS
-    while access is not None and access.keys.problem and not stop.is_set():
-        if asyncio.get_running_loop().time() >= deadline:
-            raise NoKeys(access.keys.problem)
+async def wait_for_end(app: RouterApp, stop: asyncio.Event) -> None:
+    """Until `stop`. Raises NoKeys when no key is valid for long and nothing is under way: nobody loses by it, and what
+    ends a process is told in the pod's status, while what keeps it from being ready is not."""
+    clock, shut_since = asyncio.get_running_loop().time, None
+    while app.access is not None and not stop.is_set():
+        problem = app.access.keys.problem
+        shut_since = (shut_since or clock()) if problem else None
+        if shut_since is not None and clock() - shut_since >= NO_KEYS_SECONDS and not app.front.in_flight:
+            raise NoKeys(problem)
         with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), 0.2)
+            await asyncio.wait_for(stop.wait(), KEYS_POLL_SECONDS)
+    await stop.wait()

@@ -193,3 +193,31 @@ async def test_a_crash_looping_revision_leaves_the_old_one_serving_and_says_why(
     assert f"revision {old} goes on serving" in said["message"]
     assert ready.condition("PrefillAvailable")["status"] == "True"
     assert ready.revisions() == {old, new}
+
+
+async def test_a_router_that_waits_for_missing_api_keys_says_so_while_the_old_one_serves(ready: World) -> None:
+    ready.change(router={"apiKeysSecret": {"name": "client-keys"}})
+    await ready.look()
+    (revision,) = ready.revisions()
+    router = ready.cluster.find_one("Deployment", "chat-router")
+    router["status"] |= {
+        "observedGeneration": router["metadata"]["generation"],
+        "replicas": 2,
+        "updatedReplicas": 1,
+        "readyReplicas": 1,
+        "availableReplicas": 1,
+    }
+    ended = {"exitCode": 4, "message": "no valid API key: /etc/tandem/keys is empty", "reason": "Error"}
+    container = {"name": "runtime", "ready": False, "restartCount": 1, "state": {"running": {}}}
+    ready.cluster.add(
+        {
+            "kind": "Pod",
+            "metadata": {"name": "r", "namespace": "team", "labels": names.pod_labels("chat", "router", revision)},
+            "status": {"phase": "Running", "containerStatuses": [container | {"lastState": {"terminated": ended}}]},
+        }
+    )
+    await ready.look()
+    said = ready.condition("Ready")
+    assert (said["status"], said["reason"]) == ("False", "ApiKeysMissing")
+    assert "the Secret that spec.router.apiKeysSecret names must exist and hold a valid entry" in said["message"]
+    assert ready.condition("RouterAvailable")["status"] == "True", "the old one answers until a new one can"

@@ -231,10 +231,27 @@ def test_of_two_entries_with_one_key_the_first_counts_with_its_limits() -> None:
     assert ring.invalid == {"b": "it is the same key as a, whose limits hold"}
 
 
+async def test_a_router_that_lost_its_keys_finishes_what_runs_and_then_ends(
+    mount: Mount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "NO_KEYS_SECONDS", 0.1)
+    mount.write(alice=entry(ALICE))
+    pod = FakePod("d0", token_seconds=0.1)
+    async with running_router(pod, keys_folder=mount.path) as router:
+        ending = asyncio.create_task(app.wait_for_end(router.app, asyncio.Event()))
+        running = asyncio.create_task(ask(router, ALICE, max_tokens=10))
+        await eventually(lambda: len(pod.submits) == 1)
+        mount.write()
+        assert (await running)[0] == 200
+        assert not ending.done() or isinstance(ending.exception(), app.NoKeys)
+        with pytest.raises(app.NoKeys, match="no valid API key"):
+            await asyncio.wait_for(ending, 5)
+
+
 def test_a_router_without_any_valid_key_ends_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(app, "FIRST_KEYS_SECONDS", 0.3)
+    monkeypatch.setattr(app, "NO_KEYS_SECONDS", 0.3)
     monkeypatch.setattr(command, "configure_logging", lambda role, pod: None)  # it would outlive this test
     (tmp_path / "token").write_text("secret")
     (tmp_path / "endpoints.json").write_text("{}")
