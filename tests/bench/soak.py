@@ -21,7 +21,7 @@ from tests.bench.soak_parts.pod import SoakedPod
 CLIENTS: Final = 12
 """Of each pod, at the same time."""
 CONTEXT_TOKENS: Final = 1024
-SMALL_KV_TOKENS: Final = 3072
+SMALL_KV_TOKENS: Final = 1280
 """Of the emulated pod: so little that requests wait for pages and lose them."""
 SLOPE_SECONDS: Final = 100.0
 """Below that memory has not come to rest, and its slope says nothing."""

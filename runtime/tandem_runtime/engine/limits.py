@@ -42,6 +42,8 @@ class SchedulerSettings:
     sending_seconds: float = 60.0
     """How long computed pages wait for their receiver at most; one that is lost or gives up frees them at once."""
     deterministic: bool = False
+    warm_up: bool = False
+    """Run a few steps before the first request; for executors that take their own time."""
 
 
 @dataclass(frozen=True, slots=True)

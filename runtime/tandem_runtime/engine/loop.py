@@ -32,6 +32,7 @@ from tandem_runtime.engine.executor import Capacity, Executor, SequenceError
 from tandem_runtime.engine.limits import SchedulerSettings
 from tandem_runtime.engine.request import Phase
 from tandem_runtime.engine.scheduler import Scheduler, Work
+from tandem_runtime.engine.warm_up import warm_up
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +136,8 @@ class Engine:
         try:
             capacity = self._executor.load()
             self.scheduler = Scheduler(capacity, self.settings, self._events.append)
+            if self.settings.warm_up:
+                warm_up(self._executor, capacity, self.scheduler.estimate)
             self._publish()
         except BaseException as error:
             self.loaded.set_exception(error)

@@ -57,11 +57,17 @@ class ServerSettings:
     kv_scale: float | None
     step_tokens: int | None
     kv: KvSettings
+    prefix_cache: bool = True
 
     def scheduler(self) -> SchedulerSettings:
         """Of the engine."""
         default = EMULATED_STEP_TOKENS if self.executor == "emulated" else SchedulerSettings().step_tokens
-        return SchedulerSettings(step_tokens=self.step_tokens or default, deterministic=self.deterministic)
+        return SchedulerSettings(
+            step_tokens=self.step_tokens or default,
+            deterministic=self.deterministic,
+            prefix_cache=self.prefix_cache,
+            warm_up=self.executor == "torch",
+        )
 
     def make_executor(self) -> Executor:
         """Imports torch only for the torch executor. Raises ModelError."""
@@ -162,6 +168,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--emulate-load", action="store_true", help="emulated: take as long to start as the coefficients say")
     add("--kv-scale", type=float, metavar="SHARE", help="emulated: share of the real KV bytes that is sent")
     add("--step-tokens", type=parse_count, metavar="N", help="prompt tokens computed in one step at most")
+    add("--no-prefix-cache", action="store_true", help="compute every prompt anew, also what was computed before")
 
 
 def read_settings(role: str, args: argparse.Namespace) -> ServerSettings:
@@ -199,6 +206,7 @@ def read_settings(role: str, args: argparse.Namespace) -> ServerSettings:
         load_seconds=coefficients.load_s if coefficients and args.emulate_load else 0.0,
         kv_scale=args.kv_scale,
         step_tokens=args.step_tokens,
+        prefix_cache=not args.no_prefix_cache,
         kv=_read_kv(role, args),
     )
 

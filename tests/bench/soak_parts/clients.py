@@ -50,7 +50,7 @@ class Client:
     def _body(self, kind: str) -> tuple[str, dict[str, Any]]:
         words = {"long": self._random.randint(60, 110)}.get(kind, self._random.randint(1, 30))
         text = self._text(words)
-        body: dict[str, Any] = {"model": "soak", "max_tokens": self._random.choice((1, 4, 16, 16, 64))}
+        body: dict[str, Any] = {"model": "soak", "max_tokens": self._random.choice((1, 4, 16, 16, 64, 200))}
         body["temperature"] = self._random.choice((0, 0.7, 1.3))
         if kind in ("complete", "choices", "long"):
             if kind == "choices":
