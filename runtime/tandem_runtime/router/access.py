@@ -19,7 +19,7 @@ BEARER = "bearer "
 
 
 class Access(Stage):
-    """`routers`: how many share the limits now. `clock` is monotonic seconds."""
+    """`routers` says how many share the limits now. `clock` is monotonic seconds."""
 
     def __init__(
         self, keys: KeyFolder, routers: Callable[[], int], clock: Callable[[], float] = time.monotonic
@@ -29,12 +29,15 @@ class Access(Stage):
         """By name of the key, of those that were used."""
         self.refusals: dict[str, int] = {}
         """By reason."""
-        self._routers = routers
+        self.routers = 1
+        """As of the last look: asking all pods for each request would cost time."""
+        self._count_routers = routers
         self._clock = clock
 
     def look(self) -> None:
         """Keys as they are now; forgets what nobody needs. Call it every second."""
         self.keys.look()
+        self.routers = self._count_routers()
         now, known = self._clock(), self.keys.ring.keys
         gone = [name for name, each in self.allowances.items() if name not in known and not each.running]
         for name in [*gone, *(name for name, each in self.allowances.items() if each.idle(now))]:
@@ -48,9 +51,9 @@ class Access(Stage):
         now = self._clock()
         allowance = self.allowances.get(key.name)
         if allowance is None:
-            allowance = self.allowances[key.name] = Allowance(key.entry.limits, self._routers(), now)
+            allowance = self.allowances[key.name] = Allowance(key.entry.limits, self.routers, now)
         else:
-            allowance.change(key.entry.limits, self._routers(), now)
+            allowance.change(key.entry.limits, self.routers, now)
         over = allowance.start(now)
         if over is not None:
             raise self._too_many(over)

@@ -160,11 +160,11 @@ class RouterApp:
 
     async def _watch_keys(self, access: Access) -> None:
         while True:
-            await asyncio.sleep(self._watch_seconds)
             try:
                 access.look()
             except Exception:  # without the watcher a revoked key would go on counting
                 log.exception("looking at the API keys failed; trying again")
+            await asyncio.sleep(self._watch_seconds)
 
     def _routers(self) -> int:
         """That share the limits of keys: as many as pods see, which is right also while routers come and go."""

@@ -170,11 +170,12 @@ async def test_limits_are_shared_by_as_many_routers_as_the_pods_see(mount: Mount
     pod.routers = 2
     async with running_router(pod, keys_folder=mount.path) as router:
         assert router.app.access is not None
+        await eventually(lambda: router.app.access.routers == 2)  # type: ignore[union-attr]
         assert (await ask(router, ALICE))[0] == 200
         assert router.app.access.allowances["alice"].concurrent == 2
         pod.routers = 0
         pod.tell_state()
-        await eventually(lambda: router.app.backend.board.routers() == 0)
+        await eventually(lambda: router.app.access.routers == 1)  # type: ignore[union-attr]
         assert (await ask(router, ALICE))[0] == 200
         assert router.app.access.allowances["alice"].concurrent == 4, "what the endpoint file says: one"
 
