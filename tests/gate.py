@@ -62,7 +62,8 @@ def e2e(arguments: list[str]) -> list[Command]:
 
 def figures(_: list[str]) -> list[Command]:
     """Short forms of benchmarks; a limit that a slow machine misses is told, only a broken benchmark fails."""
-    forms = {"decide": ["--looks", "100"], "placement": ["--quick"], "handoff": ["--quick"], "chaos": []}
+    quick = ["--quick"]
+    forms = {"decide": ["--looks", "100"], "placement": quick, "handoff": quick, "chaos": [], "soak": quick}
     return [[sys.executable, "-m", f"tests.bench.{name}", *options] for name, options in forms.items()]
 
 
