@@ -30,13 +30,12 @@ class Access(Stage):
         self.refusals: dict[str, int] = {}
         """By reason."""
         self.routers = 1
-        """As of the last look: asking all pods for each request would cost time."""
+        """As of the last refresh: asking all pods for each request would cost time."""
         self._count_routers = routers
         self._clock = clock
 
-    def look(self) -> None:
-        """Keys as they are now; forgets what nobody needs. Call it every second."""
-        self.keys.look()
+    def refresh(self) -> None:
+        """Forgets what nobody needs. Call it every second, after `keys.look`."""
         self.routers = self._count_routers()
         now, known = self._clock(), self.keys.ring.keys
         gone = [name for name, each in self.allowances.items() if name not in known and not each.running]

@@ -99,7 +99,7 @@ class RouterApp:
         loop = asyncio.get_running_loop()
         self._watching = [loop.create_task(self._watcher.run())]
         if self.access is not None:
-            self.access.look()
+            self.access.keys.look()
             self._watching.append(loop.create_task(self._watch_keys(self.access)))
         if self._classes_file is not None:
             self._watching.append(loop.create_task(self._watch_classes(self._classes_file)))
@@ -161,7 +161,8 @@ class RouterApp:
     async def _watch_keys(self, access: Access) -> None:
         while True:
             try:
-                access.look()
+                await asyncio.to_thread(access.keys.look)  # thousands of keys take a tenth of a second
+                access.refresh()
             except Exception:  # without the watcher a revoked key would go on counting
                 log.exception("looking at the API keys failed; trying again")
             await asyncio.sleep(self._watch_seconds)

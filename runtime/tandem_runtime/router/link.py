@@ -131,7 +131,8 @@ class PodLink:
             kv_used_tokens=self.state.kv_used_tokens + self._kv_sent_tokens,
             kv_total_tokens=self.state.kv_total_tokens,
             slots=self.lease.slots(now),
-            kv_credit_tokens=self.lease.kv_tokens(now),
+            # Prefill pods get their work from decode pods, and say Busy themselves.
+            kv_credit_tokens=None if self.hello.role == "prefill" else self.lease.kv_tokens(now),
             busy_until=busy_until if coefficients is not None else None,
             max_sequences=self.hello.max_sequences,
             step_tokens=self.hello.step_tokens,
