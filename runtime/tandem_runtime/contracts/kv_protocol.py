@@ -145,6 +145,8 @@ class Commit(msgspec.Struct, frozen=True, tag="COMMIT"):
     resent_pages: int = 0
     alternatives: Alternatives = []
     """To the first token, where sampling.logprobs asks for them."""
+    cached_tokens: int = 0
+    """Of `n_tokens`, those whose KV P had already."""
 
 
 class Nack(msgspec.Struct, frozen=True, tag="NACK"):

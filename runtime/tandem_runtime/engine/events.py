@@ -44,6 +44,8 @@ class RemoteCommit:
     logprob: float
     bytes_received: int
     alternatives: Alternatives = field(default_factory=list)
+    cached_tokens: int = 0
+    """Of the tokens it came with, those whose KV the other pod had already."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,8 +194,8 @@ class Engine:
                 self.scheduler.abort(handle)
             case RemotePage():
                 self._write(command)
-            case RemoteCommit(handle, first_token, logprob, bytes_received, alternatives):
-                self.scheduler.commit(handle, first_token, logprob, bytes_received, alternatives)
+            case RemoteCommit():
+                self.scheduler.commit(command)
             case PagesTaken(payload_bytes):
                 self.untaken_bytes -= payload_bytes
             case PagesAgain(handle, ordinals):

@@ -17,7 +17,16 @@ from tandem_runtime.engine.batching import BatchGate
 from tandem_runtime.engine.budget import Allowance, PaceKeeper
 from tandem_runtime.engine.counters import Counters
 from tandem_runtime.engine.estimate import StepEstimate
-from tandem_runtime.engine.events import Broken, Event, Finished, Output, PrefillDone, RemoteAbandoned, Reserved
+from tandem_runtime.engine.events import (
+    Broken,
+    Event,
+    Finished,
+    Output,
+    PrefillDone,
+    RemoteAbandoned,
+    RemoteCommit,
+    Reserved,
+)
 from tandem_runtime.engine.executor import Capacity, Plan, SequenceStep, StepResult
 from tandem_runtime.engine.limits import Queued, SchedulerSettings, refusal
 from tandem_runtime.engine.request import Phase, Request, page_count
@@ -156,17 +165,16 @@ class Scheduler:
         self.counters.stale_pages += 1
         return None
 
-    def commit(
-        self, handle: int, first_token: int, logprob: float, bytes_received: int, others: Alternatives | None = None
-    ) -> None:
-        """The KV of all given tokens is here: decoding goes on with `first_token`."""
-        request = self.requests.get(handle)
+    def commit(self, remote: RemoteCommit) -> None:
+        """The KV of all given tokens is here: decoding goes on with the token that came with it."""
+        request = self.requests.get(remote.handle)
         if request is None or request.phase is not Phase.REMOTE_KV:
             return
-        request.kv_bytes_received = bytes_received
+        request.kv_bytes_received = remote.bytes_received
+        request.cached_tokens = max(request.cached_tokens or 0, remote.cached_tokens)
         self._admission.advance(request, len(request.tokens) - request.computed)
         self._enter(request, Phase.DECODE)
-        self._append(request, first_token, logprob, others or [])
+        self._append(request, remote.first_token, remote.logprob, remote.alternatives)
 
     def _enter(self, request: Request, phase: Phase, deadline: float = inf) -> None:
         request.phase = phase

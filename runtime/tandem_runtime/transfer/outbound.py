@@ -148,6 +148,7 @@ class Outbound:
             frames_sent=self.sent_frames,
             resent_pages=len(self._resent),
             alternatives=done.alternatives,
+            cached_tokens=done.cached_tokens,
         )
         return [Tell(message)]
 

@@ -112,7 +112,8 @@ class KvReceiver:
         self._fetches.pop(attempt.handle, None)
         self.stats.completed += 1
         first = (commit.first_token, commit.logprob)
-        command = RemoteCommit(attempt.handle, *first, attempt.received_bytes, commit.alternatives)
+        origin = (attempt.received_bytes, commit.alternatives, commit.cached_tokens)
+        command = RemoteCommit(attempt.handle, *first, *origin)
         self.identity.engine.send(command)
 
     def hand_over(self, page: RemotePage) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tandem_runtime.contracts.pod_protocol import Reason
 from tandem_runtime.engine.batching import Batching
-from tandem_runtime.engine.events import Broken, Finished
+from tandem_runtime.engine.events import Broken, Finished, RemoteCommit
 from tandem_runtime.engine.request import Phase
 
 from tests.runtime.engine.test_scheduler import Bench
@@ -47,7 +47,7 @@ def test_headroom_is_kept_so_that_transferred_requests_find_their_next_page() ->
     bench.step()
     assert [r.phase for r in remote] == [Phase.REMOTE_KV, Phase.REMOTE_KV, Phase.QUEUED]
     for request in remote[:2]:
-        bench.scheduler.commit(request.handle, 5, 0.0, 1)
+        bench.scheduler.commit(RemoteCommit(request.handle, 5, 0.0, 1))
     for _ in range(8):
         bench.step()
     assert bench.scheduler.counters.preempted == 0

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from tandem_runtime.contracts.kv_protocol import Layout
 from tandem_runtime.contracts.pod_protocol import Reason
 from tandem_runtime.contracts.sampling import Sampling
-from tandem_runtime.engine.events import Broken, Event, Finished, Output, PrefillDone, RemoteAbandoned, Reserved
+from tandem_runtime.engine.events import (
+    Broken,
+    Event,
+    Finished,
+    Output,
+    PrefillDone,
+    RemoteAbandoned,
+    RemoteCommit,
+    Reserved,
+)
 from tandem_runtime.engine.executor import Capacity, StepResult
 from tandem_runtime.engine.limits import SchedulerSettings
 from tandem_runtime.engine.request import Phase, Request
@@ -175,7 +184,7 @@ def test_a_request_that_waits_for_remote_kv_blocks_nobody_and_goes_on_where_the_
     page, generation = reserved.pages[1]
     assert bench.scheduler.awaits(remote.handle, 1, generation) == page
     assert bench.scheduler.awaits(remote.handle, 1, generation + 1) is None, "another generation is stale"
-    bench.scheduler.commit(remote.handle, 42, 0.0, 32)
+    bench.scheduler.commit(RemoteCommit(remote.handle, 42, 0.0, 32))
     bench.run()
     assert [event.ids for event in bench.of(Output, remote.handle)] == [[42], [5]]
     assert bench.of(Output, remote.handle)[0].prefilled_here == 0
@@ -192,7 +201,7 @@ def test_kv_that_does_not_come_in_time_is_computed_here_and_late_pages_are_stale
     assert bench.of(RemoteAbandoned, request.handle)
     assert bench.scheduler.awaits(request.handle, 0, reserved.pages[0][1]) is None
     assert bench.of(Output, request.handle)[0].prefilled_here == 8
-    bench.scheduler.commit(request.handle, 42, 0.0, 32)
+    bench.scheduler.commit(RemoteCommit(request.handle, 42, 0.0, 32))
     assert bench.scheduler.leaked_pages() == 0
 
 
@@ -241,7 +250,7 @@ def test_whatever_happens_every_request_ends_exactly_once_and_no_page_is_lost(
         if name in ("add", "remote", "handoff"):
             bench.add(prompt=number, max_tokens=tokens, remote=name == "remote", handoff=name == "handoff")
         elif name == "commit":
-            scheduler.commit(number, 42, 0.0, 1)
+            scheduler.commit(RemoteCommit(number, 42, 0.0, 1))
         elif name == "step":
             for _ in range(number):
                 bench.step()

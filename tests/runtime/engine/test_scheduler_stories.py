@@ -11,7 +11,7 @@ from tandem_runtime.contracts.kv_protocol import Layout
 from tandem_runtime.contracts.pod_protocol import Reason
 from tandem_runtime.contracts.sampling import Sampling
 from tandem_runtime.engine.batching import Batching
-from tandem_runtime.engine.events import Broken, Event, Finished, Output, PrefillDone, Reserved
+from tandem_runtime.engine.events import Broken, Event, Finished, Output, PrefillDone, RemoteCommit, Reserved
 from tandem_runtime.engine.executor import Capacity, StepResult
 from tandem_runtime.engine.limits import SchedulerSettings
 from tandem_runtime.engine.prefixes import PrefixHashes
@@ -122,7 +122,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert self.scheduler.awaits(request.handle, ordinal, generation + 1) is None
             if written is not None:
                 self.page_holds[page] = request.tokens[ordinal * PAGE : (ordinal + 1) * PAGE]
-        self.scheduler.commit(request.handle, 7, 0.0, 1)
+        self.scheduler.commit(RemoteCommit(request.handle, 7, 0.0, 1))
 
     @rule(steps=st.integers(1, 30), seconds=st.sampled_from([0.0, 0.01, 0.7]))
     def step(self, steps: int, seconds: float) -> None:
