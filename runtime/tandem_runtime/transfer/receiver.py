@@ -111,9 +111,14 @@ class KvReceiver:
         """Everything is here and checked."""
         self._fetches.pop(attempt.handle, None)
         self.stats.completed += 1
-        first = (commit.first_token, commit.logprob)
-        origin = (attempt.received_bytes, commit.alternatives, commit.cached_tokens)
-        command = RemoteCommit(attempt.handle, *first, *origin)
+        command = RemoteCommit(
+            handle=attempt.handle,
+            first_token=commit.first_token,
+            logprob=commit.logprob,
+            bytes_received=attempt.received_bytes,
+            alternatives=commit.alternatives,
+            cached_tokens=commit.cached_tokens,
+        )
         self.identity.engine.send(command)
 
     def hand_over(self, page: RemotePage) -> None:
