@@ -42,8 +42,10 @@ class Checkpoint:
             yield from ((name, single) for name in self._open(single).keys())  # noqa: SIM118 - no mapping
             return
         try:
-            weight_map = json.loads(index.read_text())["weight_map"]
-            yield from ((name, self._dir / file) for name, file in weight_map.items())
+            for name, file in json.loads(index.read_text())["weight_map"].items():
+                if Path(file).name != file:
+                    raise ModelError(f"{index} names {file!r}; shards are files beside it")
+                yield name, self._dir / file
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ModelError(
                 f"{index} is not an index of safetensors files ({error!r}); fetch the model again"

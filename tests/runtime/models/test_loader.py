@@ -109,3 +109,10 @@ def test_what_is_stored_twice_may_be_left_over(tmp_path: Path) -> None:
     Checkpoint(tmp_path).check_all_taken(tied_head=True)
     with pytest.raises(ModelError, match=r"lm_head\.weight"):
         Checkpoint(tmp_path).check_all_taken(tied_head=False)
+
+
+@pytest.mark.parametrize("file", ["../one.safetensors", "/etc/passwd", "sub/one.safetensors"])
+def test_an_index_may_not_lead_out_of_its_folder(tmp_path: Path, file: str) -> None:
+    (tmp_path / INDEX).write_text(json.dumps({"weight_map": {"a": file}}))
+    with pytest.raises(ModelError, match="shards are files beside it"):
+        Checkpoint(tmp_path)
