@@ -1,4 +1,4 @@
-"""What the front tells a trace collector of a request: its whole time here, and the part that it waited in the queue."""
+"""What the front tells a trace collector of a request: its whole time here, and its wait in the queue."""
 
 from __future__ import annotations
 
