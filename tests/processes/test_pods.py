@@ -78,7 +78,6 @@ async def test_a_prefill_pod_killed_or_frozen_in_the_middle_of_a_transfer_costs_
     tmp_path: Path, blow: signal.Signals
 ) -> None:
     async with pods(tmp_path, *slow_link(tmp_path)) as (prefill, decode), router(decode.ports["internal"]) as client:
-        want, _, _ = await client.answer(submit("alone", PROMPT, 20))
         client.send(submit("a", PROMPT, 20, prefill.peer))
         async with asyncio.timeout(20):
             while await decode.metric("tandem_kv_rx_frames_total") < 2:
@@ -86,6 +85,7 @@ async def test_a_prefill_pod_killed_or_frozen_in_the_middle_of_a_transfer_costs_
         prefill.process.send_signal(blow)
         last = await client.ended("a")
         assert isinstance(last, Delta)
+        want, _, _ = await client.answer(submit("alone", PROMPT, 20))  # not before: its pages would stay cached
         assert [token for d in client.of("a") if isinstance(d, Delta) for token in d.ids] == want
         assert last.usage is not None
         assert last.usage.prefilled_here == len(PROMPT)

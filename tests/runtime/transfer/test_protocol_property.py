@@ -23,6 +23,7 @@ from tests.runtime.transfer.simulated import (
 )
 
 POD = st.integers(0, 1)
+FAULT = st.sampled_from(["payload", "page", "generation", "incarnation", "lost"])
 RARELY = st.sampled_from([False] * 5 + [True])
 """Of what ends everything: were it frequent, nothing would ever be under way when it comes."""
 FEW_ROUNDS = 300
@@ -94,7 +95,7 @@ class Handoff(RuleBasedStateMachine):
         if wire.to_decode:
             wire.to_decode.appendleft(wire.to_decode[0])
 
-    @rule(number=POD, fault=st.sampled_from(["payload", "page", "generation", "incarnation", "lost"]))
+    @rule(number=POD, fault=FAULT)
     def the_next_frame_is_damaged_or_goes_astray(self, number: int, fault: str) -> None:
         queue = self.wires[number].to_decode
         frames = [index for index, (message, _) in enumerate(queue) if isinstance(message, kv.Frame)]
@@ -122,14 +123,16 @@ class Handoff(RuleBasedStateMachine):
     def an_old_message_comes_again(self, index: int, number: int) -> None:
         self.decode.hear(self.wires[number], *self.late[index % len(self.late)])
 
-    @rule(rounds=st.integers(1, 4))
-    def all_goes_well_for_a_while_and_frames_are_on_their_way(self, rounds: int) -> None:
+    @rule(rounds=st.integers(1, 4), fault=FAULT | st.none())
+    def all_goes_well_until_frames_are_on_their_way(self, rounds: int, fault: str | None) -> None:
         for _ in range(rounds):
             self.decode_works(1)
             for number in self.wires:
                 self.deliver_to_decode(number, 99)
                 self.deliver_to_prefill(number, 99)
                 self.prefill_works(number, 2)
+        for number in self.wires if fault is not None else ():
+            self.the_next_frame_is_damaged_or_goes_astray(number, str(fault))
 
     @rule(number=POD, turns=st.integers(1, 3))
     def prefill_works(self, number: int, turns: int) -> None:
