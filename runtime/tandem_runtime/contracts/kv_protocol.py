@@ -82,6 +82,9 @@ class Prefill(msgspec.Struct, frozen=True, tag="PREFILL"):
     salt: bytes = b""
     prompt_tokens: int = 0
     """How many of `tokens` are the client's prompt; the rest were emitted before a resume."""
+    priority: int = 0
+    objective_ms: int | None = None
+    """Until the first token should be there: orders P's queue, late is no error. None: nothing is promised."""
     traceparent: str = ""
     """W3C trace context of the request; empty without one."""
 

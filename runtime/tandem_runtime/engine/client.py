@@ -84,8 +84,10 @@ class EngineClient:
         handoff: bool = False,
         salt: bytes = b"",
         hurry: Hurry = NO_HURRY,
+        skip_pages: int = 0,
     ) -> int:
-        """The request's handle. A refusal comes as a Broken event. `salt`: only requests with the same share pages."""
+        """The request's handle. A refusal comes as a Broken event. `salt`: only requests with the same share pages.
+        `skip_pages`: of a hand-off, so many pages at the beginning are not handed out."""
         handle, self._next_handle = self._next_handle, self._next_handle + 1
         self._sinks[handle] = sink
         now = self._loop.time()
@@ -99,6 +101,7 @@ class EngineClient:
             prompt_digest=prompt_digest(prompt_ids) if inside else 0,
             remote=remote,
             handoff=handoff,
+            pages_told=skip_pages,
             priority=hurry.priority,
             objective=now + hurry.objective_seconds,
             tpot_seconds=hurry.tpot_seconds,

@@ -174,6 +174,8 @@ class Session:
         submit, peer = self.submit, self.submit.prefill_peer
         if peer is None:
             return
+        remaining_ms = max(1, int((self._deadline - self._pod.clock()) * 1000))
+        objective_ms = submit.objective_ms
         request = kv.Prefill(
             req=f"{self._handle}:{submit.id}",
             attempt=0,
@@ -181,9 +183,11 @@ class Session:
             tokens=[*submit.prompt_ids, *submit.emitted_ids],
             sampling=submit.sampling,
             output_index=len(submit.emitted_ids),
-            remaining_ms=max(1, int((self._deadline - self._pod.clock()) * 1000)),
+            remaining_ms=remaining_ms,
             salt=submit.tenant_salt,
             prompt_tokens=len(submit.prompt_ids),
+            priority=submit.priority,
+            objective_ms=None if objective_ms is None else max(0, objective_ms - (submit.remaining_ms - remaining_ms)),
             traceparent=submit.traceparent,
         )
         self._pod.receiver.fetch(Pull(self._handle, request, peer, pages, self._deadline))

@@ -9,11 +9,13 @@ import asyncio
 import os
 from contextlib import suppress
 from functools import lru_cache
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from tandem_runtime.contracts import kv_protocol as kv
 from tandem_runtime.contracts.framing import FrameError
 from tandem_runtime.contracts.pod_protocol import Reason
+from tandem_runtime.engine.client import Hurry
 from tandem_runtime.engine.events import Broken, Event, PagesAgain, PagesComputed, PrefillDone
 from tandem_runtime.transfer.link_health import LinkHealth
 from tandem_runtime.transfer.outbound import Outbound, PageOut
@@ -144,6 +146,8 @@ class SenderLink:
             message.remaining_ms / 1000,
             handoff=True,
             salt=message.salt,
+            hurry=Hurry(message.priority, inf if message.objective_ms is None else message.objective_ms / 1000),
+            skip_pages=message.have_pages,
         )
         self._do(job, job.core.accept())
 
