@@ -6,7 +6,7 @@ import json
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tandem_runtime.contracts.key_entry import KeyEntry, KeyLimits, hash_of, read_entry, write_entry
 
@@ -55,6 +55,7 @@ def test_a_key_put_where_its_name_belongs_is_no_name() -> None:
         read_entry("tandem-" + "A" * 43, HASH.encode())
 
 
+@settings(max_examples=40)
 @given(st.binary(max_size=200))
 def test_whatever_stands_there_it_is_an_entry_or_a_sentence(content: bytes) -> None:
     with suppress(ValueError):

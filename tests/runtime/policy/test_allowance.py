@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tandem_runtime.contracts.key_entry import KeyLimits
 from tandem_runtime.policy.allowance import BURST_SECONDS, Allowance
@@ -10,6 +10,7 @@ from tandem_runtime.policy.allowance import BURST_SECONDS, Allowance
 TIMES = st.lists(st.floats(0, 120), max_size=200).map(sorted)
 
 
+@settings(max_examples=40)
 @given(TIMES, st.integers(1, 600), st.integers(1, 4))
 def test_requests_of_any_span_keep_the_rate_plus_one_burst_over_all_routers(
     times: list[float], per_minute: int, routers: int
@@ -24,6 +25,7 @@ def test_requests_of_any_span_keep_the_rate_plus_one_burst_over_all_routers(
             assert last - first + 1 <= burst + per_minute / 60 * span + 1e-6
 
 
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.booleans(), st.floats(-5, 5)), max_size=100), st.integers(1, 9), st.integers(1, 4))
 def test_never_more_at_once_than_allowed_also_when_the_clock_goes_back(
     steps: list[tuple[bool, float]], concurrent: int, routers: int
