@@ -224,7 +224,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--quick", action="store_true", help="a few seconds, without torch")
     options = parser.parse_args(argv)
     report = Report("batching")
-    requests = 120 if options.quick else 600
+    requests = 120 if options.quick else 300
     chat, long = ((100, 2000), (20, 400)), ((2000, 8000), (50, 400))
     for name, label, per_second, lengths, tpot_s in (
         ("laptop", "10/s", 10.0, chat, 0.008),
@@ -242,7 +242,7 @@ def main(argv: list[str]) -> int:
 
         with TemporaryDirectory() as folder:
             make_model(Path(folder))
-            run_torch(report, Path(folder), 120, rounds=3)
+            run_torch(report, Path(folder), 80, rounds=2)
     report.finish()
     behind = [r["name"] for r in report.as_dict()["ratios"] if r["ratio"] < 1.0]
     return MISSED if behind else 0
