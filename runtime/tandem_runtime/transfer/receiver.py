@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 UNTAKEN_BYTES = 16 << 20
 """Payload that may wait for the engine's next step; beyond it TCP holds the senders back."""
+BATCH_BYTES = 2 << 20
+"""Payload that wakes the engine: a turn for each page would cost it, and us, more than writing the page."""
 ROOM_POLL_SECONDS = 0.001
 
 
@@ -47,6 +49,8 @@ class KvReceiver:
         self.retries: dict[str, int] = {}
         """Why a second prefill pod was asked -> how often."""
         self._handed_bytes = 0
+        self._batch: list[RemotePage] = []
+        self._batch_bytes = 0
         self._links: dict[tuple[str, int], ReceiverLink] = {}
         self._fetches: dict[int, Fetch] = {}
         self._now = asyncio.get_running_loop().time
@@ -93,6 +97,7 @@ class KvReceiver:
             return
         del self._fetches[attempt.handle]
         self._count_fallback(fetch, reason)
+        self._flush()
         self.identity.engine.send(RemoteFailed(attempt.handle))
 
     def _others(self, attempt: Inbound) -> list[PrefillPeer]:
@@ -119,17 +124,26 @@ class KvReceiver:
             alternatives=commit.alternatives,
             cached_tokens=commit.cached_tokens,
         )
+        self._flush()
         self.identity.engine.send(command)
 
     def hand_over(self, page: RemotePage) -> None:
-        """To the engine, which writes it between two steps."""
+        """To the engine, which writes it between two steps; with others, and before anything else that it is told."""
         self._handed_bytes += len(page.payload)
-        self.identity.engine.send(page)
+        self._batch_bytes += len(page.payload)
+        self._batch.append(page)
+        if self._batch_bytes >= BATCH_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        batch, self._batch, self._batch_bytes = self._batch, [], 0
+        for page in batch:
+            self.identity.engine.send(page)
 
     async def room(self, channel: Channel) -> None:
         """Waits while too much payload waits for the engine."""
         engine = self.identity.engine.engine
-        while self._handed_bytes - engine.taken_bytes > UNTAKEN_BYTES and not engine.ended.done():
+        while self._handed_bytes - self._batch_bytes - engine.taken_bytes > UNTAKEN_BYTES and not engine.ended.done():
             channel.heard = True  # the peer is not silent, we do not listen
             await asyncio.sleep(ROOM_POLL_SECONDS)
 

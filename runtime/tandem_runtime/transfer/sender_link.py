@@ -18,7 +18,7 @@ from tandem_runtime.contracts.pod_protocol import Reason
 from tandem_runtime.engine.client import Hurry
 from tandem_runtime.engine.events import Broken, Event, PagesAgain, PagesComputed, PrefillDone
 from tandem_runtime.transfer.link_health import LinkHealth
-from tandem_runtime.transfer.outbound import Outbound, PageOut
+from tandem_runtime.transfer.outbound import Outbound, PageOut, Parts
 from tandem_runtime.transfer.steps import OutboundStep, Released, Reread, Tell
 from tandem_runtime.transfer.wire import Channel, beat, checksum
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 BUSY_RETRY_MS: Final = 200
 WATCH_SECONDS: Final = 0.5
 """How often deadlines are looked at."""
+TAKEN_BYTES: Final = 1 << 20
+"""Payload sent before the engine hears of it: each word wakes it."""
 MAX_BLOCK_BYTES: Final = 8 << 20
 """Of a test block: enough to measure with, not enough to harm."""
 
@@ -63,6 +65,8 @@ class SenderLink:
         self._sender, self._identity, self._stats = sender, sender.identity, sender.stats
         self._peer_incarnation = self._token = ""
         self._blocks: list[kv.Probe] = []
+        self._taken: list[Parts] = []
+        self._taken_bytes = 0
         self.health: LinkHealth | None = None
 
     async def run(self, peer: kv.Hello) -> None:
@@ -83,6 +87,7 @@ class SenderLink:
 
     def end(self) -> None:
         """The connection is over: frees everything that the peer asked for."""
+        self._tell_taken()
         for job in list(self.jobs.values()):
             self._do(job, job.core.give_up())
 
@@ -209,7 +214,13 @@ class SenderLink:
                 for job in list(self.jobs.values()):
                     moved |= await self._push(job)
                 if not moved:
+                    self._tell_taken()
                     await self.wake.wait()
+
+    def _tell_taken(self) -> None:
+        taken, self._taken, self._taken_bytes = self._taken, [], 0
+        if taken:
+            self._identity.engine.taken(taken)
 
     async def _push(self, job: Job) -> bool:
         page = job.core.next_page()
@@ -217,7 +228,10 @@ class SenderLink:
             try:
                 await self._send_page(job, page)
             finally:
-                self._identity.engine.taken([page.parts])
+                self._taken.append(page.parts)
+                self._taken_bytes += sum(len(payload) for _, _, payload in page.parts)
+                if self._taken_bytes >= TAKEN_BYTES:
+                    self._tell_taken()
             return True
         steps = job.core.commit(self._token, self.now())
         self._do(job, steps)
