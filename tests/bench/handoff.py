@@ -38,6 +38,8 @@ def add(report: Report, section: str, samples: Samples, note: str, limit: float 
     for name in [name for name in TRANSPORTS if name in samples.seconds]:
         best = f"best {samples.best_added(name) * 1000:.1f} ms; {name}, median of differences"
         report.add(section, f"{name}_added_ttft_seconds", samples.added(name), best, limit)
+        words = "of processors, both pods together, less one pod alone"
+        report.add(section, f"{name}_added_cpu_seconds", samples.added_cpu(name), words)
 
 
 def add_link(report: Report, samples: Samples) -> float:
@@ -45,6 +47,8 @@ def add_link(report: Report, samples: Samples) -> float:
     raw = samples.kv_bytes / min(samples.seconds["loopback"]) / 1e9
     typical = samples.kv_bytes / median(samples.seconds["loopback"]) / 1e9
     report.add("link", "loopback_socket_gb_per_s", raw, f"bare copy between two processes, best; median {typical:.2f}")
+    cpu = median(samples.cpu_seconds["loopback"])
+    report.add("link", "loopback_socket_cpu_seconds", cpu, "of processors, both ends of the bare copy")
     for name in TRANSPORTS:
         probe = samples.kv_bytes / samples.seconds[f"{name} probe"][0] / 1e9
         report.add("link", f"{name}_test_block_gb_per_s", probe, "as the pods measure it, checksum included")
@@ -52,6 +56,9 @@ def add_link(report: Report, samples: Samples) -> float:
         moved = samples.kv_bytes / max(samples.best_added(name), 1e-9) / 1e9
         report.add("link", f"{name}_handoff_gb_per_s", moved, "best: all of the hand-off, page to page")
         report.add_ratio(f"{name} hand-off / bare loopback copy", share, share)
+        raw_cpu = median(samples.cpu_seconds["loopback"])
+        cpu_share = raw_cpu / samples.added_cpu(name)
+        report.add_ratio(f"{name} hand-off / bare copy, processor time", cpu_share, cpu_share)
         report.add_ratio(f"{name} test block / bare loopback copy", probe / raw, probe / raw)
     return raw
 

@@ -30,6 +30,11 @@ class Loopback:
             self._connection, _ = server.accept()
         self._connection.settimeout(60.0)
 
+    @property
+    def pid(self) -> int:
+        """Of the process that sends."""
+        return self._process.pid
+
     def seconds(self) -> float:
         """From the question to the last byte."""
         started = time.perf_counter()

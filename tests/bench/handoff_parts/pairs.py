@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -26,6 +27,8 @@ class Samples:
     """Seconds, by what was measured, in the order of the trials: those of one trial were taken in the same second."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
+    cpu_seconds: dict[str, list[float]] = field(default_factory=dict)
+    """Of processors, in all processes that took part: what a busy machine hardly changes."""
     kv_bytes: int = 0
 
     def add(self, name: str, seconds: float) -> None:
@@ -34,6 +37,10 @@ class Samples:
     def added(self, name: str) -> float:
         """Median of the differences to the pod that does both."""
         return median(a - b for a, b in zip(self.seconds[name], self.seconds["both"], strict=True))
+
+    def added_cpu(self, name: str) -> float:
+        """Median of the processor time, less that of the pod that does both."""
+        return median(self.cpu_seconds[name]) - median(self.cpu_seconds["both"])
 
     def best_added(self, name: str) -> float:
         return min(self.seconds[name]) - min(self.seconds["both"])
@@ -92,11 +99,17 @@ async def measure(folder: Path, flags: list[str], transports: list[str], trials:
                 for name, client in clients.items():
                     prompt = [*prompt[1:], chance.randrange(3, VOCABULARY)]  # nobody has seen it
                     peer = None if name == "both" else pods["prefill"]
+                    pids = [pod.process.pid for pod in (pods[name], *([pods["prefill"]] if peer else []))]
+                    before = cpu_seconds(pids)
                     seconds = await first_token_seconds(client, f"{name}-{trial}", prompt, peer)
                     if trial:
                         samples.add(name, seconds)
+                        samples.cpu_seconds.setdefault(name, []).append(cpu_seconds(pids) - before)
                 if limit is not None and trial:
+                    before = cpu_seconds([os.getpid(), limit.pid])
                     samples.add("loopback", limit.seconds())
+                    spent = cpu_seconds([os.getpid(), limit.pid]) - before
+                    samples.cpu_seconds.setdefault("loopback", []).append(spent)
             for name in transports:
                 samples.kv_bytes = int(await pods[name].metric("tandem_kv_rx_bytes_total")) // (trials + 1)
                 samples.add(f"{name} probe", await probe_seconds(pods[name], samples.kv_bytes))
@@ -104,6 +117,12 @@ async def measure(folder: Path, flags: list[str], transports: list[str], trials:
         if limit is not None:
             limit.close()
     return samples
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """Of all threads of these processes, to the nanosecond."""
+    tasks = [task for pid in pids for task in Path(f"/proc/{pid}/task").iterdir()]
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
 async def probe_seconds(pod: PodProcess, count: int) -> float:
