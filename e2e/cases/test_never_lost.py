@@ -28,7 +28,7 @@ def test_pods_that_go_cost_no_request(stack: Stack, fleet: str, how: tuple[str, 
         for role in ("prefill", "decode"):
             victim = stack.pods(fleet, "fleet", role)[0]["metadata"]["name"]
             stack.cluster.kubectl("delete", "pod", victim, "--namespace", fleet, "--wait=false", *how)
-            wait_until(f"a new {role} pod", 60, partial(is_whole, stack, fleet, role, victim))
+            wait_until(f"a new {role} pod", 120, partial(is_whole, stack, fleet, role, victim))
         stack.wait_ready("fleet", fleet, 120)
         wait_until("answers after the replacements", 60, load.succeeds_again())
 
@@ -36,8 +36,9 @@ def test_pods_that_go_cost_no_request(stack: Stack, fleet: str, how: tuple[str, 
 def test_a_router_that_is_deleted_finishes_what_it_has_and_the_other_takes_the_rest(stack: Stack, fleet: str) -> None:
     with Load(stack, fleet, "fleet") as load:
         victim = stack.pods(fleet, "fleet", "router")[0]["metadata"]["name"]
-        stack.cluster.kubectl("delete", "pod", victim, "--namespace", fleet, "--timeout=60s")
-        wait_until("a new router", 60, partial(is_whole, stack, fleet, "router", victim))
+        stack.cluster.kubectl("delete", "pod", victim, "--namespace", fleet, "--wait=false")
+        wait_until("a new router", 120, partial(is_whole, stack, fleet, "router", victim))
+        wait_until("the end of the old one", 120, lambda: victim not in str(stack.get("pods", namespace=fleet)))
         wait_until("answers without it", 60, load.succeeds_again())
 
 
