@@ -26,6 +26,8 @@ REFIT: Final = 8
 """Steps after which the fit is made anew; it costs as much as a tenth of a small model's step."""
 DIGITS: Final = 2
 """Of a published coefficient: alike pods say the same, and a pod does not change its mind with every step."""
+FITS_APART: Final = 4
+"""Between two looks whether routers should hear something new: estimates of sizes that hardly occur waver."""
 CHANGED: Final = 0.1
 """Relative change of a prediction that is worth telling."""
 RIDGE: Final = 1e-4
@@ -169,7 +171,7 @@ class StepEstimate:
             return None
         thetas, phis = self._prefill.unknowns(), self._decode.unknowns()
         fits = self._prefill.fits + self._decode.fits
-        if fits == self._told_at:
+        if self._told is not None and fits < self._told_at + FITS_APART:
             return self._told
         self._told_at, fresh = fits, self._rounded(thetas, phis)
         if self._told is None or self._differs(self._told, fresh):
