@@ -119,7 +119,8 @@ class Grant(msgspec.Struct, frozen=True, tag="GRANT"):
 
 
 class Frame(msgspec.Struct, frozen=True, tag="FRAME"):
-    """Layers [layer_first, layer_end) of one page. `incarnation` is D's, as said in its Hello."""
+    """Layers [layer_first, layer_end) of one page. `incarnation` is D's, as said in its Hello. `crc32c` is over what
+    the header says of the place, then over the payload."""
 
     req: str
     attempt: int
@@ -144,6 +145,7 @@ class Commit(msgspec.Struct, frozen=True, tag="COMMIT"):
     first_token: int
     logprob: float
     chain_hash: bytes
+    """Over the tokens and the first one that follows: a bit that flips here would be a wrong answer."""
     frames_sent: int
     resent_pages: int = 0
     alternatives: Alternatives = []

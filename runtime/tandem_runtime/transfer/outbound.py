@@ -101,14 +101,15 @@ class Outbound:
             return []
         numbers = {page: ordinal for ordinal, (page, _) in enumerate(self._granted, self._first)}
         ordinals = [numbers[page] for page in pages if page in numbers]
-        if len(ordinals) < len(pages) or not self._sent.issuperset(ordinals):
-            return self.give_up(f"NACK for pages {pages[:8]}, of which some were never sent")
+        if len(ordinals) < len(pages):
+            return self.give_up(f"NACK for pages {pages[:8]}, of which some were never granted")
+        ordinals = [ordinal for ordinal in ordinals if ordinal in self._sent]  # the others are still to come
         if not self._asked_again.isdisjoint(ordinals):
             return self.give_up(f"pages {pages[:8]} failed twice")
         self._asked_again.update(ordinals)
         self._committed = False
         self._watch(now, moved=True)
-        return [Reread(ordinals)]
+        return [Reread(ordinals)] if ordinals else []
 
     def next_page(self) -> PageOut | None:
         """What can be sent now; the caller says `sent` when it is out."""
@@ -144,7 +145,7 @@ class Outbound:
             n_tokens=done.n_tokens,
             first_token=done.first_token,
             logprob=done.logprob,
-            chain_hash=chain_hash(request.tokens, token, request.salt),
+            chain_hash=chain_hash([*request.tokens, done.first_token], token, request.salt),
             frames_sent=self.sent_frames,
             resent_pages=len(self._resent),
             alternatives=done.alternatives,

@@ -20,7 +20,7 @@ from tandem_runtime.transfer.inbound import Inbound, check_shape
 from tandem_runtime.transfer.probe import LinkProbe
 from tandem_runtime.transfer.ring import RingError, RingOffer
 from tandem_runtime.transfer.steps import Completed, GivenUp, InboundStep, Tell
-from tandem_runtime.transfer.wire import READ_LIMIT_BYTES, Channel, beat, checksum, mismatch
+from tandem_runtime.transfer.wire import READ_LIMIT_BYTES, Channel, beat, checksum, frame_checksum, mismatch
 
 if TYPE_CHECKING:
     from tandem_runtime.transfer.receiver import KvReceiver
@@ -266,7 +266,7 @@ class ReceiverLink:
         if attempt.ended:
             self._stats.frames_stale += 1  # given up while the payload came in
             return
-        intact = checksum(payload) == frame.crc32c
+        intact = frame_checksum(frame, payload) == frame.crc32c
         self._stats.crc_errors += not intact
         self._do(attempt, attempt.take(frame, ordinal, intact, self._now()))
         if intact:

@@ -12,6 +12,8 @@ from functools import lru_cache
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from tandem_runtime.contracts import kv_protocol as kv
 from tandem_runtime.contracts.framing import FrameError
 from tandem_runtime.contracts.pod_protocol import Reason
@@ -20,7 +22,7 @@ from tandem_runtime.engine.events import Broken, Event, PagesAgain, PagesCompute
 from tandem_runtime.transfer.link_health import LinkHealth
 from tandem_runtime.transfer.outbound import Outbound, PageOut, Parts
 from tandem_runtime.transfer.steps import OutboundStep, Released, Reread, Tell
-from tandem_runtime.transfer.wire import Channel, beat, checksum
+from tandem_runtime.transfer.wire import Channel, beat, checksum, frame_checksum
 
 if TYPE_CHECKING:
     from tandem_runtime.transfer.sender import KvSender
@@ -262,8 +264,9 @@ class SenderLink:
             page=place[0],
             generation=place[1],
             len=len(payload),
-            crc32c=checksum(payload),
+            crc32c=0,
         )
+        frame = msgspec.structs.replace(frame, crc32c=frame_checksum(frame, payload))
         core.sent_frames += 1
         self._stats.tx_frames += 1
         self._stats.tx_bytes += len(payload)

@@ -60,6 +60,13 @@ def checksum(payload: bytes) -> int:
     return int(google_crc32c.value(payload))
 
 
+def frame_checksum(frame: kv.Frame, payload: bytes) -> int:
+    """Over the payload and what the header says of it: a header that was damaged on the way must not lead a good
+    payload to another page of the same request."""
+    place = f"{frame.req} {frame.attempt} {frame.layer_first} {frame.layer_end} {frame.page} {frame.generation}"
+    return int(google_crc32c.extend(google_crc32c.value(place.encode()), payload))
+
+
 class Channel:
     """One connection of the kv port. Sends whole messages, receives a message and then, if wanted, its payload."""
 

@@ -8,6 +8,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 from tandem_runtime.contracts import kv_protocol as kv
 from tandem_runtime.contracts.hashing import prompt_digest
 from tandem_runtime.contracts.pod_protocol import PrefillPeer, Reason
@@ -39,7 +40,7 @@ from tandem_runtime.transfer.limits import HandoffLimits
 from tandem_runtime.transfer.outbound import Outbound
 from tandem_runtime.transfer.pull import Pull
 from tandem_runtime.transfer.steps import Completed, GivenUp, InboundStep, OutboundStep, Released, Reread, Tell
-from tandem_runtime.transfer.wire import checksum
+from tandem_runtime.transfer.wire import frame_checksum
 
 from tests.runtime.server.pods import FAST
 
@@ -171,7 +172,8 @@ class PrefillPod:
                 continue
             for first, end, payload in page.parts:
                 place = (wire.incarnation, first, end, *page.place)
-                frame = kv.Frame(*core.key, *place, len(payload), checksum(payload))
+                frame = kv.Frame(*core.key, *place, len(payload), 0)
+                frame = msgspec.structs.replace(frame, crc32c=frame_checksum(frame, payload))
                 core.sent_frames += 1
                 wire.to_decode.append((frame, payload))
             core.sent(page, self.clock.now)
@@ -284,7 +286,7 @@ class DecodePod:
         held = self.engine.scheduler.requests[attempt.handle]
         assert held.phase is Phase.REMOTE_KV or attempt.handle not in self.open, "written while another uses it"
         assert held.pages[ordinal] == frame.page, "the page belongs to somebody else"
-        intact = checksum(payload) == frame.crc32c
+        intact = frame_checksum(frame, payload) == frame.crc32c
         self.do(attempt, attempt.take(frame, ordinal, intact, self.clock.now))
         if intact:
             place = (ordinal, frame.generation, frame.layer_first, frame.layer_end)

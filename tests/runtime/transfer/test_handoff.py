@@ -243,6 +243,25 @@ async def test_a_damaged_frame_is_asked_for_once_more_and_the_kv_is_whole(monkey
         await prefill.idle()
 
 
+async def test_a_header_that_leads_to_another_page_of_the_request_is_damage_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Found by the property test: the payload's own checksum was right, and it went over another page."""
+    tamper(monkeypatch, lambda place, payload: ((place[0] + 1, place[1]), payload), frames=1)
+    async with (
+        running_pod("prefill") as prefill,
+        running_pod("decode") as decode,
+        router(decode.internal_port) as client,
+    ):
+        ids, _, last = await client.answer(submit("a", PROMPT, 12, prefill.peer))
+        assert ids == await expected()
+        assert last.usage is not None
+        assert last.usage.prefilled_here == 0
+        assert (decode.pod.received.crc_errors, decode.pod.received.frames_stale) == (1, 0)
+        await decode.idle()
+        await prefill.idle()
+
+
 async def test_a_frame_that_is_damaged_twice_ends_the_attempt_and_its_page_is_never_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -42,9 +42,14 @@ def take(inbound: Inbound, ordinal: int, intact: bool = True, now: float = 0.0, 
     return words(inbound.take(message, inbound.place(message, "d"), intact, now))
 
 
-def commit(inbound: Inbound, resent: int = 0, tokens: int = 20, hash_of: str = "t") -> list[str]:
-    digest = chain_hash(TOKENS, hash_of, b"")
-    return words(inbound.hear(kv.Commit(*KEY, tokens, 7, 0.0, digest, 5, resent), "t", 0.0))
+def commit(inbound: Inbound, resent: int = 0, tokens: int = 20, hash_of: str = "t", first: int = 7) -> list[str]:
+    digest = chain_hash([*TOKENS, 7], hash_of, b"")
+    return words(inbound.hear(kv.Commit(*KEY, tokens, first, 0.0, digest, 5, resent), "t", 0.0))
+
+
+@pytest.mark.parametrize("first", [5, 7 ^ 1 << 20, 1 << 40, -7])
+def test_a_first_token_that_lost_a_bit_is_not_believed(first: int) -> None:
+    assert "wrong_tokens" in commit(receiving(), first=first)
 
 
 def words(steps: list[InboundStep]) -> list[str]:
