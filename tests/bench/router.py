@@ -7,6 +7,8 @@ the router's process; TTFT is what the way there and back takes: the pods' own s
 from __future__ import annotations
 
 import argparse
+import asyncio
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,14 +18,18 @@ from pathlib import Path
 from random import Random
 from statistics import median
 
+import uvloop
+
 from tests.bench.report import MISSED, Report
-from tests.bench.routers.client import Answered, Shape, drive
+from tests.bench.routers.client import SETTLED_SECONDS, Shape, Window, drive_all, drive_window
 from tests.bench.routers.fleet import Pods, cpu_seconds, free_ports, running
 from tests.bench.routers.peers import PEERS, Peer, PeerMissing, install, version
 
 OURS = "tandem"
 DIRECT = "direct"
 TTFT_LIMIT_MS = 5.0
+PYTHON = os.environ.get("TANDEM_BENCH_PYTHON", sys.executable)
+"""Of our router: interpreters differ by a third with how they were built, and images carry an optimised one."""
 OVER_RUST, OVER_PYTHON = 1.5, 3.0
 
 
@@ -34,17 +40,16 @@ class Tally:
     cpu_seconds: float = 0.0
     tokens: int = 0
     failed: int = 0
-    requests: int = 0
     reasons: set[str] = field(default_factory=set)
     ttft: list[float] = field(default_factory=list)
     outside: list[float] = field(default_factory=list)
     """TTFT less the time in the pod."""
 
-    def add(self, answers: list[Answered], inside: dict[int, float], cpu: float) -> None:
+    def add(self, window: Window, inside: dict[int, float]) -> None:
         """One round."""
-        self.cpu_seconds += cpu
-        self.requests += len(answers)
-        self.tokens += sum(answer.tokens for answer in answers)
+        answers = window.answers
+        self.cpu_seconds += window.cpu_seconds
+        self.tokens += window.tokens
         self.failed += sum(not answer.complete for answer in answers)
         self.reasons |= {answer.reason for answer in answers if not answer.complete}
         for answer in answers:
@@ -66,7 +71,7 @@ def way_to(name: str, pods: Pods) -> Iterator[tuple[list[int], int | None]]:
         yield [ports[0] for ports in pods.ports], None
         return
     if name == OURS:
-        command, ready = pods.router_command(port, metrics_port), f"http://127.0.0.1:{metrics_port}/readyz"
+        command, ready = pods.router_command(port, metrics_port, PYTHON), f"http://127.0.0.1:{metrics_port}/readyz"
     else:
         command = PEERS[name].command(install(PEERS[name]), pods.folder, port, metrics_port, pods.urls)
         ready = f"http://127.0.0.1:{port}/v1/models"
@@ -77,14 +82,13 @@ def way_to(name: str, pods: Pods) -> Iterator[tuple[list[int], int | None]]:
 def measure(name: str, pods: Pods, shape: Shape, tally: Tally, number: int) -> int:
     """One round of one way; returns the next free request number."""
     schedule = shape.schedule(Random(number))
-    with way_to(name, pods) as (ports, pid):
+    with way_to(name, pods) as (ports, pid), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         warm = Shape(4, 20, shape.tokens_per_second, 1.0).schedule(Random(1))
-        drive(ports, warm, number)
+        runner.run(drive_all(ports, warm, number))
         number += len(warm)
-        before = cpu_seconds(pid) if pid is not None else 0.0
-        answers = drive(ports, schedule, number)
-        cpu = cpu_seconds(pid) - before if pid is not None else 0.0
-    tally.add(answers, pods.inside_seconds(), cpu)
+        seconds = shape.seconds - SETTLED_SECONDS
+        window = runner.run(drive_window(ports, schedule, number, seconds, lambda: cpu_seconds(pid) if pid else 0.0))
+    tally.add(window, pods.inside_seconds())
     return number + len(schedule)
 
 
@@ -130,9 +134,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="./tests/run bench router", description=__doc__)
     parser.add_argument("--streams", type=int, default=200, help="open at a time (default: %(default)s)")
-    parser.add_argument("--tokens", type=int, default=200, help="of one answer (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, default=400, help="of one answer (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=20.0, help="tokens per second of a stream (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=15.0, help="of new requests a round (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of one round (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="in turns over all routers (default: %(default)s)")
     parser.add_argument("--pods", type=int, default=2, help="emulated pods (default: %(default)s)")
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS), help="to compare")

@@ -80,7 +80,7 @@ class ChunkWriter:
 
     def text(self, text: str) -> bytes:
         """New text; nothing for an empty one."""
-        return self._before_text + encode(text) + self._after_text if text else b""
+        return b"".join((self._before_text, encode(text), self._after_text)) if text else b""
 
     def ending(self, reason: str, usage: dict[str, Any]) -> bytes:
         """The last chunks of a choice that is alone."""

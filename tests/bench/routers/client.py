@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from random import Random
 from typing import Final
 
 import msgspec
-import uvloop
 from tandem_runtime.bench.load import Load, Target
 from tandem_runtime.bench.schedule import Due, poisson_or_gamma
 from tandem_runtime.bench.stream import Exchange
@@ -43,22 +43,47 @@ class Answered:
 
     number: int
     ttft_seconds: float | None
-    tokens: int
     complete: bool
     reason: str
+
+
+@dataclass(slots=True)
+class Window:
+    """What went on between its edges, at steady load; `failed` are those that ended otherwise than they should."""
+
+    answers: list[Answered]
+    tokens: int = 0
+    cpu_seconds: float = 0.0
 
 
 class TaggedLoad(Load):
     """Says its number in each prompt, so that the pod's own times can be found."""
 
-    numbers: Iterator[int]
+    def __init__(self, port: int, numbers: Iterator[int]) -> None:
+        super().__init__(Target("127.0.0.1", port, MODEL, timeout_seconds=120.0), self._take, Random(0))
+        self.sent: list[tuple[int, Exchange]] = []
+        self._numbers = numbers
+        self._tokens = 0
+
+    @property
+    def tokens(self) -> int:
+        """That came so far."""
+        return self._tokens + sum(connection._events for connection in self._busy)
+
+    def _take(self, exchange: Exchange) -> None:
+        self._tokens += exchange.output_tokens
+
+    def _send(self, exchange: Exchange) -> None:
+        self._number = next(self._numbers)
+        self.sent.append((self._number, exchange))
+        super()._send(exchange)
 
     def encode(self, due: Due) -> bytes:
         """The whole HTTP request."""
         body = msgspec.json.encode(
             {
                 "model": MODEL,
-                "messages": [{"role": "user", "content": f"<<{next(self.numbers)}>> Tell me about the sea."}],
+                "messages": [{"role": "user", "content": f"<<{self._number}>> Tell me about the sea."}],
                 "max_tokens": due.output_tokens,
                 "temperature": 0,
                 "stream": True,
@@ -69,30 +94,44 @@ class TaggedLoad(Load):
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         return head.encode() + body
 
+    def answers(self) -> list[Answered]:
+        """Of all that were sent; call it when nothing is under way any more."""
+        return [_answered(number, exchange) for number, exchange in self.sent]
+
+
+def _loads(ports: list[int], first_number: int) -> list[TaggedLoad]:
+    return [TaggedLoad(port, count(first_number + index, len(ports))) for index, port in enumerate(ports)]
+
 
 async def drive_all(ports: list[int], schedule: list[Due], first_number: int) -> list[Answered]:
-    """Sends it all to ports on loopback, in turns; request i has the number `first_number` + i."""
-    ended: list[Exchange] = []
-    numbers: dict[int, int] = {}
-    loads = []
-    for index, port in enumerate(ports):
-        load = TaggedLoad(Target("127.0.0.1", port, MODEL, timeout_seconds=120.0), ended.append, Random(0))
-        share = schedule[index :: len(ports)]
-        load.numbers = iter(range(first_number + index, first_number + len(schedule), len(ports)))
-        numbers |= {id(due): first_number + index + len(ports) * place for place, due in enumerate(share)}
-        loads.append(load.run(share))
-    await asyncio.gather(*loads)
-    return [_answered(numbers[id(exchange.due)], exchange) for exchange in ended]
+    """Sends it all to ports on loopback, in turns, and waits for every answer."""
+    loads = _loads(ports, first_number)
+    await asyncio.gather(*[load.run(schedule[index :: len(ports)]) for index, load in enumerate(loads)])
+    return [answer for load in loads for answer in load.answers()]
 
 
-def drive(ports: list[int], schedule: list[Due], first_number: int) -> list[Answered]:
-    """The same, on a loop of its own."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(drive_all(ports, schedule, first_number))
+async def drive_window(
+    ports: list[int], schedule: list[Due], first_number: int, seconds: float, read_cpu: Callable[[], float]
+) -> Window:
+    """Looks at `seconds` of steady load; what is under way at their end is broken off, and counts for TTFT only."""
+    loads = _loads(ports, first_number)
+    runs = [asyncio.create_task(load.run(schedule[index :: len(ports)])) for index, load in enumerate(loads)]
+    await asyncio.sleep(SETTLED_SECONDS)
+    tokens, cpu = sum(load.tokens for load in loads), read_cpu()
+    await asyncio.sleep(seconds)
+    window = Window([], sum(load.tokens for load in loads) - tokens, read_cpu() - cpu)
+    window.answers = [answer for load in loads for answer in load.answers()]
+    for run in runs:
+        run.cancel()
+    await asyncio.gather(*runs, return_exceptions=True)
+    for load in loads:
+        load.close()
+    return window
 
 
 def _answered(number: int, exchange: Exchange) -> Answered:
-    complete = exchange.complete and exchange.status == 200
+    under_way = exchange.ended_at == 0.0
+    complete = under_way or (exchange.complete and exchange.status == 200)
     counts = complete and exchange.first_at is not None and exchange.due.at >= SETTLED_SECONDS
     ttft_seconds = exchange.first_at - exchange.sent_at if counts and exchange.first_at is not None else None
-    return Answered(number, ttft_seconds, exchange.output_tokens, complete, exchange.reason)
+    return Answered(number, ttft_seconds, complete, exchange.reason)

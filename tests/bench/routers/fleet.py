@@ -18,7 +18,8 @@ ROOT: Final = Path(__file__).resolve().parents[3]
 MODEL: Final = "chat"
 START_SECONDS: Final = 90.0
 TICK_SECONDS: Final = 1 / os.sysconf("SC_CLK_TCK")
-RUNTIME: Final = (sys.executable, "-m", "tandem_runtime")
+LIBRARIES: Final = ":".join([f"{ROOT}/runtime", *(path for path in sys.path if path.endswith("site-packages"))])
+"""For an interpreter of the same version that is not the environment's own."""
 
 
 class Pods:
@@ -54,10 +55,21 @@ class Pods:
             *("--token-file", str(self.token), "--bind", "127.0.0.1", "--model-name", MODEL, *ports),
         ]
 
-    def router_command(self, port: int, metrics_port: int) -> list[str]:
+    def router_command(self, port: int, metrics_port: int, python: str = sys.executable) -> list[str]:
         """Ours, in front of them."""
         return [
-            *(*RUNTIME, "router", "--endpoints", str(self.endpoints), "--model-name", MODEL, "--revision", "bench"),
+            *(
+                python,
+                "-m",
+                "tandem_runtime",
+                "router",
+                "--endpoints",
+                str(self.endpoints),
+                "--model-name",
+                MODEL,
+                "--revision",
+                "bench",
+            ),
             *("--token-file", str(self.token), "--bind", "127.0.0.1"),
             *("--http-port", str(port), "--metrics-port", str(metrics_port)),
         ]
@@ -82,7 +94,8 @@ def _coefficients(step_seconds: float) -> bytes:
 def running(command: list[str], ready_url: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """From its first 200 at `ready_url` to the end of the block. Raises RuntimeError with its last words."""
     with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        env = os.environ | ({"PYTHONPATH": LIBRARIES} if "tandem_runtime" in command else {})
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
         deadline = time.monotonic() + START_SECONDS
         while not _answers(ready_url):
