@@ -48,6 +48,7 @@ VARIANTS = {
     "modelerror": "the policy's model is 30% wrong",
     "gpucap": "seven tenths of the devices that the peak needs",
     "delay": "scrapes every 15 s",
+    "flip": "pods may change their role in place",
     "day": "the whole of it",
 }
 WIDE = 130
