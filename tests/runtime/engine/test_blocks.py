@@ -90,7 +90,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert self.pool.cached == len(self.content.keys() - held)
 
 
-PoolMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+PoolMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
 TestPool = PoolMachine.TestCase
 
 

@@ -239,7 +239,7 @@ ACTIONS = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(ACTIONS, max_size=40), st.integers(4, 20), st.booleans())
 def test_whatever_happens_every_request_ends_exactly_once_and_no_page_is_lost(
     actions: list[tuple[str, int, int]], pages: int, deterministic: bool

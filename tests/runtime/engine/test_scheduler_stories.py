@@ -193,5 +193,5 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert len(done) == len(set(done))
 
 
-SchedulerMachine.TestCase.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)
+SchedulerMachine.TestCase.settings = settings(max_examples=12, stateful_step_count=20, deadline=None)
 TestScheduler = SchedulerMachine.TestCase
