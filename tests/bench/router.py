@@ -39,6 +39,7 @@ class Tally:
 
     cpu_seconds: float = 0.0
     tokens: int = 0
+    due_tokens: float = 0.0
     failed: int = 0
     reasons: set[str] = field(default_factory=set)
     ttft: list[float] = field(default_factory=list)
@@ -89,6 +90,7 @@ def measure(name: str, pods: Pods, shape: Shape, tally: Tally, number: int) -> i
         seconds = shape.seconds - SETTLED_SECONDS
         window = runner.run(drive_window(ports, schedule, number, seconds, lambda: cpu_seconds(pid) if pid else 0.0))
     tally.add(window, pods.inside_seconds())
+    tally.due_tokens += shape.streams * shape.tokens_per_second * seconds
     return number + len(schedule)
 
 
@@ -105,6 +107,8 @@ def tell(report: Report, tallies: dict[str, Tally]) -> None:
         limit = TTFT_LIMIT_MS if name == OURS else None
         report.add(name, "added_ttft_p50_ms", percentile_ms(added, 0.5), f"of {len(added)} requests")
         report.add(name, "added_ttft_p99_ms", percentile_ms(added, 0.99), "", limit)
+        share = tally.tokens / tally.due_tokens if tally.due_tokens else 0.0
+        report.add(name, "served_share", share, "of the tokens that were due; below 0.95 the machine is overloaded")
         report.add(name, "ttft_p50_ms", percentile_ms(tally.ttft, 0.5), "with the pod's own share")
         report.add(name, "ttft_p99_ms", percentile_ms(tally.ttft, 0.99))
         if name != DIRECT:
