@@ -26,6 +26,8 @@ COMMANDS = {
     "keys": Command("tandem_runtime.router.keys_command", "make an API key and its entry of the Secret"),
     "fetch": Command("tandem_runtime.fetch.command", "bring a model to a folder"),
     "bench": Command("tandem_runtime.bench.command", "measure a server under an open-loop load"),
+    "profile": Command("tandem_runtime.bench.profile", "say where the time of a model's steps goes"),
+    "quality": Command("tandem_runtime.bench.quality", "say what int8 costs in perplexity and agreement"),
     "make-model": Command("tandem_runtime.models.make_model", "write a small deterministic model"),
 }
 

@@ -67,8 +67,8 @@ class Llama:
         self.layers = [self._take_layer(f"model.layers.{index}.") for index in range(config.layers)]
         self.norm = self._take("model.norm.weight", hidden)
         head = self.embedding if config.tied_head else self._take("lm_head.weight", vocab, hidden)
-        self.head = Linear(head) if packing is None else packing(head)
-        if packing is not None and config.tied_head and not packing.int8:
+        self.head = Linear(head) if packing is None else packing.exact(head)
+        if packing is not None and config.tied_head:
             self.embedding = torch.empty(0)  # its rows are read from the packed head
         self.weight_bytes = dtype.itemsize * self._elements
         checkpoint.check_all_taken(config.tied_head)

@@ -24,6 +24,10 @@ class Packing:
         """bfloat16 [out, in]. `pairs`: gate above up; the layer then gives silu(gate) * up."""
         return PackedLinear(self, weight, bias, pairs)
 
+    def exact(self, weight: Tensor) -> PackedLinear:
+        """bfloat16 whatever `int8` says: for the head, where rounding costs most."""
+        return PackedLinear(Packing(self.native), weight, None, False)
+
 
 class PackedLinear(Linear):
     """y = x weight^T + bias in float32; of pairs silu(gate) * up."""

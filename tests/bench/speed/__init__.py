@@ -1,0 +1,1 @@
+"""Parts of `bench engine`: the peer's environment, checkpoints, one subprocess per engine, limits of the machine."""
