@@ -33,7 +33,7 @@ class StepProfile:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("--model", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="checkpoint and tokenizer")
     parser.add_argument("--int8", action="store_true", help="weights and activations rounded to int8")
     parser.add_argument("--dtype", default="bfloat16", help="of weights and KV (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="of each step (default: %(default)s)")

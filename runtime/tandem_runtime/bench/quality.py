@@ -34,7 +34,7 @@ class Quality:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("--model", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="checkpoint and tokenizer")
     parser.add_argument("--texts", type=int, default=8, metavar="N", help="drawn texts (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=64, metavar="N", help="of each (default: %(default)s)")
 
