@@ -32,7 +32,7 @@ class Sink:
     def on_event(self, event: Event) -> None:
         """Called by the client."""
         if isinstance(event, Output):
-            self.tokens += len(event.token_ids)
+            self.tokens += len(event.ids)
         elif isinstance(event, Finished):
             self.done.set_result(None)
         elif isinstance(event, Broken):
