@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from tandem_runtime.models.make_model import make_model
 
+from tests.bench.speed.checkpoint import SHAPES
+
 PROMPT_TOKENS: Final = 1024
 KV_BYTES_PER_TOKEN: Final = 24 * 2 * 2 * 64 * 2
 """Layers, K and V, KV heads, their size, bfloat16: 12.3 KB."""
@@ -24,18 +26,7 @@ KV_ONLY: Final[dict[str, Any]] = {
     "rms_norm_eps": 1e-5,
 }
 """The same pages, next to no weights: the torch executor's own reads and writes of pages at little computation."""
-WHOLE: Final[dict[str, Any]] = {
-    "architectures": ["Qwen2ForCausalLM"],
-    "model_type": "qwen2",
-    "hidden_size": 896,
-    "intermediate_size": 4864,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 14,
-    "num_key_value_heads": 2,
-    "vocab_size": 151936,
-    "rope_theta": 1000000.0,
-    "rms_norm_eps": 1e-6,
-}
+WHOLE: Final = SHAPES["0.5b"]
 COMMON: Final = {
     "hidden_act": "silu",
     "max_position_embeddings": 4096,
