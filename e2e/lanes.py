@@ -1,4 +1,4 @@
-"""All cases on one cluster: two lanes side by side, as most of a case is waiting, then those that disturb others.
+"""All cases on one cluster: lanes side by side, as most of a case is waiting, then those that disturb others.
 
 `python -m e2e.lanes [options of pytest]`; what a lane prints is shown with its name in front.
 """
@@ -20,15 +20,18 @@ CASES = Path(__file__).parent / "cases"
 NODES = 3
 SIDE_BY_SIDE = {
     "hardware": ("test_admission", "test_hardware", "test_placement"),
-    "requests": ("test_models", "test_serving", "test_keys", "test_never_lost"),
+    "requests": ("test_models", "test_serving", "test_never_lost"),
+    "operator": ("test_operator", "test_keys"),
 }
 """Files by lane. All that make fake nodes are in one: each removes those of the one before."""
+LAST = ("test_rights",)
+"""Of those in no lane, what has to see all that was before."""
 
 
 def alone() -> list[str]:
     """Files of no lane: they restart the operator or take nodes away, or nobody has thought about them yet."""
-    taken = {name for names in SIDE_BY_SIDE.values() for name in names}
-    return sorted(path.stem for path in CASES.glob("test_*.py") if path.stem not in taken)
+    taken = {name for names in SIDE_BY_SIDE.values() for name in names} | {*LAST}
+    return [*sorted(path.stem for path in CASES.glob("test_*.py") if path.stem not in taken), *LAST]
 
 
 class Lane:

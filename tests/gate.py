@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 MISSED = 3
 """Exit code of a benchmark that ran and missed one of its limits (tests/bench/report.py)."""
 BIN = Path(sys.executable).parent
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tandem"
 Command = list[str]
 
 
@@ -21,7 +22,7 @@ def lint(_: list[str]) -> list[Command]:
     return [
         [f"{BIN}/ruff", "check", "."],
         [f"{BIN}/ruff", "format", "--check", "."],
-        [f"{BIN}/mypy"],
+        [f"{BIN}/mypy", f"--cache-dir={CACHE}/mypy"],
         [f"{BIN}/lint-imports"],
         [sys.executable, "-m", "tandem_operator.api.crd", "--check"],
         [sys.executable, "-m", "tandem_operator.placement.catalogue", "--check"],
@@ -45,7 +46,8 @@ def unit(arguments: list[str]) -> list[Command]:
 def process(arguments: list[str]) -> list[Command]:
     """Real processes and sockets, real weights, and transformers as the reference."""
     pytest = [sys.executable, "-m", "pytest", "-q", "--durations=5"]
-    return [[*pytest, *arguments]] if arguments else [[*pytest, "-n", "auto", *WEIGHTY], [*pytest, "tests/processes"]]
+    many = [*pytest, "-n", "auto"]
+    return [[*pytest, *arguments]] if arguments else [[*many, *WEIGHTY], [*many, "tests/processes"]]
 
 
 def chart(arguments: list[str]) -> list[Command]:
@@ -54,7 +56,7 @@ def chart(arguments: list[str]) -> list[Command]:
 
 
 def e2e(arguments: list[str]) -> list[Command]:
-    """A real cluster, real images, real pods: two lanes side by side; with arguments one pytest that takes them."""
+    """A real cluster, real images, real pods: lanes side by side; with arguments one pytest that takes them."""
     if not arguments:
         return [[sys.executable, "-m", "e2e.lanes"]]
     return [[sys.executable, "-m", "pytest", "-v", "--durations=15", "e2e/cases", *arguments]]

@@ -17,6 +17,8 @@ from e2e.stack import Stack, wait_until
 ARTIFACTS = Path(__file__).parent.parent / "artifacts"
 INSTALLING = ARTIFACTS / "installing.lock"
 NODES = 3
+CHILDREN = "deployments,services,configmaps,secrets"
+"""What the operator makes of an InferenceDeployment."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 
 import pytest
 
-from e2e.cases.conftest import gone
-from e2e.cases.hardware import left_out
+from e2e.cases.conftest import CHILDREN, gone
 from e2e.cases.manifests import emulated, real
 from e2e.cluster import ClusterError
-from e2e.stack import SYSTEM_NAMESPACE, Stack, wait_until
-
-CHILDREN = "deployments,services,configmaps,secrets"
+from e2e.stack import Stack, wait_until
 
 
 def test_a_hand_edited_pool_is_repaired_and_reported(stack: Stack, namespace: str) -> None:
@@ -112,24 +108,6 @@ def test_kubectl_get_says_why_it_is_not_fine(stack: Stack, namespace: str, manif
     assert reason in table, f"the Reason column must say {reason}:\n{table}"
 
 
-def test_an_operator_restarted_twice_during_a_rollout_restarts_no_model_pod(stack: Stack, namespace: str) -> None:
-    stack.apply(emulated("fleet", prefill=1, decode=1), namespace)
-    stack.wait_ready("fleet", namespace)
-    before = {pod["metadata"]["uid"] for pod in stack.pods(namespace, "fleet")}
-    stack.apply(emulated("fleet", prefill=3, decode=3), namespace)
-    for _ in range(2):
-        stack.cluster.kubectl("delete", "pod", "--namespace", SYSTEM_NAMESPACE, "--all", "--grace-period=0", "--force")
-        time.sleep(2)
-    stack.wait_ready("fleet", namespace, 180)
-    pods = stack.pods(namespace, "fleet")
-    assert len(pods) == 7
-    assert before <= {pod["metadata"]["uid"] for pod in pods}, "pods of before the rollout were replaced"
-    restarts = [status["restartCount"] for pod in pods for status in pod["status"]["containerStatuses"]]
-    assert restarts == [0] * 7
-    revisions = {pod["metadata"]["labels"]["tandem.dev/revision"] for pod in pods}
-    assert len(revisions) == 1
-
-
 def test_kubectl_explain_reads_as_documentation(stack: Stack) -> None:
     outline = stack.cluster.kubectl("explain", "infd.spec", "--recursive")
     for field in ("model", "uri", "prefill", "decode", "replicas", "waitForPods", "executor"):
@@ -147,76 +125,6 @@ def undocumented(schema: dict[str, object], path: str) -> list[str]:
     for name, child in properties.items():
         missing += undocumented(child, f"{path}.{name}")
     return missing
-
-
-def test_the_operator_uses_exactly_the_rights_it_has(stack: Stack, namespace: str) -> None:
-    """Last in this file on purpose: by now the operator has done all that it can do."""
-    log = stack.cluster.audit_log
-    if log is None:
-        pytest.skip(f"the API server of a {stack.cluster.kind} cluster writes no audit log that can be read here")
-    for hardware_class in ("laptop", "h100-sxm"):  # two revisions, so that it removes the pools of the first
-        stack.apply(emulated("fleet").replace("hardwareClass: laptop", f"hardwareClass: {hardware_class}"), namespace)
-        stack.wait_ready("fleet", namespace)
-    wait_until("the first pools are gone", 60, lambda: len(stack.get("deploy", namespace=namespace)["items"]) == 3)
-    with left_out(stack, "v100-sxm2-32gb"):
-        pass  # nothing else in this file makes the operator remove a hardware class
-    user = f"system:serviceaccount:{SYSTEM_NAMESPACE}:tandem"
-    used: set[tuple[str, str, str]] = set()
-    refused: set[tuple[str, str, str]] = set()
-    for line in log.read_text().splitlines():
-        entry = json.loads(line)
-        if entry["user"]["username"] != user or "objectRef" not in entry or entry["stage"] != "ResponseComplete":
-            continue
-        thing = entry["objectRef"]
-        resource = thing["resource"] + (f"/{thing['subresource']}" if thing.get("subresource") else "")
-        code = entry.get("responseStatus", {}).get("code", 0)
-        # Not every 403 is a missing right: a namespace that is being deleted takes nothing new either.
-        forbidden = entry.get("annotations", {}).get("authorization.k8s.io/decision") == "forbid"
-        (refused if forbidden else used).add((thing.get("apiGroup", ""), resource, entry["verb"]))
-        if code == 201:  # a server-side apply that makes an object is a patch that also needs the right to create
-            used.add((thing.get("apiGroup", ""), resource, "create"))
-    assert refused == set()
-    assert granted(stack) - used == set(), "rights that the operator has and never used"
-    assert used - granted(stack) <= {("authorization.k8s.io", "selfsubjectaccessreviews", "create")}
-
-
-def granted(stack: Stack) -> set[tuple[str, str, str]]:
-    """(group, resource, verb) of the ClusterRole and the Role that the chart made."""
-    rules = [
-        rule
-        for kind, namespace in (("clusterroles", "default"), ("roles", SYSTEM_NAMESPACE))
-        for item in stack.get(kind, "", namespace, "app.kubernetes.io/name=tandem")["items"]
-        for rule in item["rules"]
-    ]
-    return {
-        (group, resource, verb)
-        for rule in rules
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
-
-
-def test_apply_of_the_same_thing_twice_writes_nothing(stack: Stack, namespace: str) -> None:
-    stack.apply(emulated("fleet"), namespace)
-    stack.wait_ready("fleet", namespace)
-    time.sleep(3)
-    kinds = f"{CHILDREN},infd"
-
-    def versions() -> dict[str, object]:
-        """Of Deployments the generation: their status is Kubernetes' own to write, whenever a probe is late."""
-        found: dict[str, object] = {}
-        for item in stack.get(kinds, namespace=namespace)["items"]:
-            version = "generation" if item["kind"] == "Deployment" else "resourceVersion"
-            found[f"{item['kind']}/{item['metadata']['name']}"] = item["metadata"][version]
-        return found
-
-    before = versions()
-    stack.apply(emulated("fleet"), namespace)
-    stack.cluster.kubectl("rollout", "restart", "deployment", "--namespace", SYSTEM_NAMESPACE)
-    stack.cluster.kubectl("rollout", "status", "deployment", "--namespace", SYSTEM_NAMESPACE, "--timeout=120s")
-    time.sleep(5)
-    assert versions() == before
 
 
 def test_a_wrong_kubectl_edit_names_the_field(stack: Stack, namespace: str) -> None:

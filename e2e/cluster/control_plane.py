@@ -19,6 +19,7 @@ from e2e.cluster.state import State
 PORT = 6443
 READY_SECONDS = 180.0  # 3 s on an idle machine; another job on both cores makes it ten times slower and more
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+GARBAGE = {"GOGC": "400"}  # hundreds of fake nodes are the API server's work; memory is there
 CLIENTS = ("kube-controller-manager", "kube-scheduler", "kube-proxy")  # kubeconfig and certificate of each
 # Who did what, for pods only: tests prove with it that the operator needs exactly the rights that it has.
 AUDIT_POLICY: dict[str, Any] = {
@@ -151,7 +152,7 @@ def start(layout: Layout, state: State, binary: Path, *components: str) -> None:
         if state.alive(component) is None:
             enter = ["nsenter", f"--net={NAMESPACES / layout.network_namespace}"]
             argv = [*enter, str(binary), component, *known[component]]
-            state.record(component, spawn(argv, layout.logs / f"{component}.log"))
+            state.record(component, spawn(argv, layout.logs / f"{component}.log", GARBAGE))
 
 
 def client(layout: Layout) -> Api:

@@ -49,8 +49,11 @@ def is_alive(process: Identity) -> bool:
     return identify(process.pid) == process
 
 
-def spawn(argv: Sequence[str], log: Path) -> Identity:
-    """Start a program in a session of its own, output appended to `log`, without waiting. Raises ClusterError."""
+def spawn(argv: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Identity:
+    """Start a program in a session of its own, output appended to `log`, without waiting. Raises ClusterError.
+
+    `environment`: beside what every daemon sees.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     actions = [
@@ -60,7 +63,8 @@ def spawn(argv: Sequence[str], log: Path) -> Identity:
     ]
     # not subprocess.Popen: it complains when it is forgotten while its child runs, which is the purpose here
     try:
-        pid = os.posix_spawnp(argv[0], list(argv), clean_environment(), file_actions=actions, setsid=True)
+        seen = clean_environment() | dict(environment or {})
+        pid = os.posix_spawnp(argv[0], list(argv), seen, file_actions=actions, setsid=True)
     except FileNotFoundError as error:
         raise ClusterError(f"the program {argv[0]} is missing; `e2e/cluster/run doctor` says how to get it") from error
     process = identify(pid)

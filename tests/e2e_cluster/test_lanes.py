@@ -9,4 +9,4 @@ def test_every_file_of_cases_is_in_one_lane_and_one_that_nobody_thought_of_runs_
     sorted_in = [name for names in SIDE_BY_SIDE.values() for name in names]
     there = {path.stem for path in CASES.glob("test_*.py")}
     assert sorted([*sorted_in, *alone()]) == sorted(there)
-    assert {"test_nodes", "test_operator", "test_devices"} <= set(alone()), "they take nodes, operator or devices away"
+    assert {"test_nodes", "test_restarts", "test_devices"} <= set(alone()), "they take nodes, operator or devices away"
