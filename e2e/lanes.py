@@ -20,8 +20,8 @@ CASES = Path(__file__).parent / "cases"
 NODES = 3
 SIDE_BY_SIDE = {
     "hardware": ("test_admission", "test_hardware", "test_placement"),
-    "requests": ("test_models", "test_serving", "test_never_lost"),
-    "operator": ("test_operator", "test_keys"),
+    "requests": ("test_serving", "test_never_lost"),
+    "operator": ("test_operator", "test_keys", "test_models"),
 }
 """Files by lane. All that make fake nodes are in one: each removes those of the one before."""
 LAST = ("test_rights",)

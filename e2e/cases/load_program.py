@@ -9,8 +9,10 @@ import http.client
 import http.server
 import itertools
 import json
+import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -62,7 +64,8 @@ class Client:
 
     def __init__(self, url: str, model: str, streams: int) -> None:
         parts = urlsplit(url)
-        self._place = (parts.hostname or "", parts.port or 80, model)
+        address = socket.gethostbyname(parts.hostname or "")  # once: the cluster's DNS may be on a node that is lost
+        self._place = (address, parts.port or 80, model)
         self._rights: dict[str, Answer] = {}
         self._results: list[dict[str, Any]] = []
         self._stop = threading.Event()
@@ -72,9 +75,10 @@ class Client:
 
     def learn(self) -> None:
         """The right answers, of a fleet that nobody disturbs yet; asked twice, so that they are no accident."""
-        for prompt in PROMPTS:
-            answer, problem, _ = read_answer(*self._place, prompt)
-            again, problem_again, _ = read_answer(*self._place, prompt)
+        with ThreadPoolExecutor(len(self._threads)) as pool:
+            first, second = ([pool.submit(read_answer, *self._place, prompt) for prompt in PROMPTS] for _ in range(2))
+        for prompt, one, two in zip(PROMPTS, first, second, strict=True):
+            (answer, problem, _), (again, problem_again, _) = one.result(), two.result()
             self._problem = problem or problem_again or ("" if again == answer else "two answers to one prompt")
             if self._problem:
                 return

@@ -282,11 +282,16 @@ def test_help_explains_every_flag(command: str, capsys: pytest.CaptureFixture[st
             assert re.match(r"  -\S.*?\S   *\S", line) or following.startswith(" " * 20), line
 
 
-def test_a_process_that_dies_is_reported_and_ends_the_rest(tmp_path: Path) -> None:
+@pytest.mark.parametrize("victim", ["prefill-0", "decode-0"])
+def test_a_process_that_dies_is_told_and_started_again_and_no_stream_loses_a_token(tmp_path: Path, victim: str) -> None:
     with serving(tmp_path) as served:
-        os.kill(served.children["prefill-0"], signal.SIGKILL)
+        text = served.ask("Tell me")
+        assert served.stream("Tell me", lambda: os.kill(served.children[victim], signal.SIGKILL)) == text
+        wait_until(lambda: descendants(served.process.pid).get(victim) not in (None, served.children[victim]))
+        served.children = descendants(served.process.pid)
+        assert served.ask("Tell me") == text
+        served.process.send_signal(signal.SIGINT)
+        assert served.process.wait(15) == 0
         assert served.process.stdout is not None
-        output = served.process.stdout.read()
-        assert served.process.wait(15) == 128 + signal.SIGKILL
-        assert "prefill-0 ended with code 137; its last lines:" in output
+        assert f"{victim} ended with code 137; it starts again in 0.2 s" in served.process.stdout.read()
         assert served.left_behind() == []

@@ -14,7 +14,7 @@ from tandem_runtime.contracts.framing import FrameError
 from tandem_runtime.contracts.sampling import Alternatives, Sampling
 
 PROTO: Final = 1
-HEARTBEAT_SECONDS: Final = 0.8
+HEARTBEAT_SECONDS: Final = 0.7
 MISSED_HEARTBEATS: Final = 3
 """Three misses and the peer is lost: all its requests fail over."""
 

@@ -16,6 +16,9 @@ from tandem_runtime.contracts.coefficients import Coefficients
 from tandem_runtime.contracts.sampling import Alternatives, Sampling
 
 VERSION: Final = 2
+HEARTBEAT_SECONDS: Final = 0.7
+MISSED_HEARTBEATS: Final = 3
+"""Three misses and the other side is lost."""
 KV_HEADROOM_TOKENS: Final = 32
 """A pod reserves the prompt, what was emitted and one page more before it takes a request."""
 
@@ -80,8 +83,8 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
 
 
 class Ping(msgspec.Struct, frozen=True, tag="ping"):
-    """Every 0.8 s from the router, three misses mean that the pod is lost; and when its queue has changed much. Says
-    what it holds back, by which pods share their credits between routers."""
+    """From the router at every heartbeat, and when its queue has changed much. Says what it holds back, by which pods
+    share their credits between routers."""
 
     requests: int = 0
     tokens: int = 0

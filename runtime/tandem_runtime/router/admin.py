@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import msgspec
 
+from tandem_runtime.openai.http_port import PortCounts
 from tandem_runtime.router.access import Access
 from tandem_runtime.router.backend import RouterBackend
 from tandem_runtime.router.counters import Counters
-from tandem_runtime.router.report import access_metrics, make_metrics, make_signals
+from tandem_runtime.router.report import access_metrics, make_metrics, make_signals, port_metrics
 from tandem_runtime.router.settings import RouterSettings
 from tandem_runtime.telemetry.exposition import CONTENT_TYPE, render
 from tandem_runtime.telemetry.http import Answer, Route, text
@@ -26,6 +27,7 @@ class Admin:
         counters: Counters,
         in_flight: Callable[[], int],
         not_ready: Callable[[], str],
+        connections: PortCounts,
         access: Access | None = None,
     ) -> None:
         self._settings = settings
@@ -33,6 +35,7 @@ class Admin:
         self._counters = counters
         self._in_flight = in_flight
         self._not_ready = not_ready
+        self._connections = connections
         self._access = access
 
     def routes(self) -> dict[str, Route]:
@@ -55,6 +58,6 @@ class Admin:
         return Answer(200, msgspec.json.encode(signals), "application/json")
 
     def _tell_metrics(self) -> Answer:
-        metrics = [*make_metrics(self._backend, self._counters, self._in_flight())]
+        metrics = [*make_metrics(self._backend, self._counters, self._in_flight()), *port_metrics(self._connections)]
         metrics += access_metrics(self._access) if self._access is not None else []
         return Answer(200, render(metrics), CONTENT_TYPE)

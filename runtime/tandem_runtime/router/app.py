@@ -78,7 +78,16 @@ class RouterApp:
         self.set_classes(classes or Classes())
         self.tracer = make_tracer("tandem-router", socket.gethostname())
         self.http_port = self.metrics_port = 0
-        admin = Admin(settings, self.backend, self.counters, lambda: self.front.in_flight, self._not_ready, self.access)
+        self.port = HttpPort(self.front.application(), close_seconds=CLOSE_SECONDS)
+        admin = Admin(
+            settings,
+            self.backend,
+            self.counters,
+            lambda: self.front.in_flight,
+            self._not_ready,
+            self.port.counts,
+            self.access,
+        )
         self._draining = Draining(self.backend, settings.token, time.monotonic)
         self._metrics = MetricsServer(admin.routes(), self._draining.routes())
         self._watcher = EndpointWatcher(endpoints, self.backend.set_addresses, settings.watch_seconds)
@@ -86,7 +95,6 @@ class RouterApp:
         self._classes_file = classes_file
         self._watch_seconds = settings.watch_seconds
         self._watching: list[asyncio.Task[None]] = []
-        self.port = HttpPort(self.front.application(), close_seconds=CLOSE_SECONDS)
 
     def set_classes(self, classes: Classes) -> None:
         """From the next request on."""

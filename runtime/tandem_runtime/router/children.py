@@ -1,4 +1,4 @@
-"""Child processes that end with their parent, and whose last words are kept."""
+"""Child processes that end with their parent, are started again when they die, and whose last words are kept."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ import ctypes
 import os
 import signal
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from tandem_runtime.contracts.names import EXIT_BAD_CONFIG, EXIT_BAD_MODEL
+
 LAST_LINES: Final = 20
 """Kept of each child, to show when it dies."""
 PR_SET_PDEATHSIG: Final = 1
+FIRST_PAUSE_SECONDS: Final = 0.2
+LONGEST_PAUSE_SECONDS: Final = 10.0
+"""Before a child that keeps dying is started again; one that lived for longer than this begins at the first pause."""
+HOPELESS: Final = frozenset({EXIT_BAD_CONFIG, EXIT_BAD_MODEL})
+"""Exit codes of what would end the same way again."""
 
 
 class Child:
@@ -91,6 +99,26 @@ def make_die_with_parent() -> Callable[[], None] | None:
             os._exit(1)
 
     return die_with_parent
+
+
+async def keep(child: Child, stood: Callable[[], bool], tell: Callable[[Child, int, float], None]) -> int:
+    """Starts a child again whenever it ends, as a kubelet would. Returns the exit code of one that has no hope.
+
+    `stood`: whether all stood once; what ends before that is wrong from the start. `tell` gets the child, its exit
+    code and the seconds until the next start.
+    """
+    pause_seconds = FIRST_PAUSE_SECONDS
+    while True:
+        began = time.monotonic()
+        code = await child.wait()
+        if not stood() or code in HOPELESS:
+            return code or 1
+        if time.monotonic() - began > LONGEST_PAUSE_SECONDS:
+            pause_seconds = FIRST_PAUSE_SECONDS
+        tell(child, code, pause_seconds)
+        await asyncio.sleep(pause_seconds)
+        pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
+        await child.start()
 
 
 async def stop_all(children: Sequence[Child], grace_seconds: float) -> None:

@@ -17,6 +17,7 @@ from tandem_runtime.contracts.signals import (
 from tandem_runtime.telemetry.exposition import Metric, counter, gauge, histograms
 
 if TYPE_CHECKING:
+    from tandem_runtime.openai.http_port import PortCounts
     from tandem_runtime.router.access import Access
     from tandem_runtime.router.backend import RouterBackend
     from tandem_runtime.router.counters import Counters
@@ -137,6 +138,13 @@ def make_metrics(backend: RouterBackend, counters: Counters, in_flight: int) -> 
     yield gauge("tandem_router_queue_tokens", "Their prompt tokens", backend.queue.tokens)
     yield by_class_histogram("tandem_router_ttft_seconds", "From request read to first token", classes, "ttft")
     yield by_class_histogram("tandem_router_tpot_seconds", "Per output token after the first", classes, "tpot")
+
+
+def port_metrics(counts: PortCounts) -> Iterable[Metric]:
+    """Of the port that clients connect to."""
+    refused = {"too_many": counts.refused, "large_head": counts.large_heads}
+    yield gauge("tandem_router_connections", "Connections of clients that are open", counts.open)
+    yield labelled("tandem_router_connections_refused_total", "Closed before a request was read", "reason", refused)
 
 
 def access_metrics(access: Access) -> Iterable[Metric]:

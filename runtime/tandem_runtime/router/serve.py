@@ -1,4 +1,7 @@
-"""`tandem-runtime serve`: router, prefill and decode as local processes; Ctrl-C ends all and leaves nothing."""
+"""`tandem-runtime serve`: router, prefill and decode as local processes, started again when they die.
+
+Ctrl-C ends all and leaves nothing.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from tandem_runtime.contracts.classes import read_classes
 from tandem_runtime.contracts.coefficients import read_coefficients
 from tandem_runtime.contracts.endpoints import Endpoints, PodEndpoint
 from tandem_runtime.contracts.flags import parse_count, parse_natural, parse_port
-from tandem_runtime.router.children import Child, stop_all
+from tandem_runtime.router.children import Child, keep, stop_all
 
 HOST: Final = "127.0.0.1"
 REVISION: Final = "local"
@@ -95,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serves until Ctrl-C or SIGTERM: 0. A child that dies ends all with its exit code."""
+    """Serves until Ctrl-C or SIGTERM: 0. A child that dies before all are ready ends all with its exit code."""
     try:
         check(args)
         plan = make_plan(args.port_base, args.prefill, args.decode)
@@ -173,13 +176,13 @@ async def serve(args: argparse.Namespace, plan: ServePlan) -> int:
 
 
 async def watch(args: argparse.Namespace, plan: ServePlan, children: list[Child], stop: asyncio.Event) -> int:
-    """Starts the children; returns when asked to stop or when one of them ends."""
+    """Starts the children, and again when they end; returns when asked to stop or when that would be of no use."""
     loop = asyncio.get_running_loop()
     for child in children:
         await child.start()
     stopping = loop.create_task(stop.wait())
     announcing = loop.create_task(announce(args, plan))
-    endings = {loop.create_task(child.wait()): child for child in children}
+    endings = {loop.create_task(keep(child, announcing.done, report_restart)): child for child in children}
     waiting: set[asyncio.Task[Any]] = {stopping, announcing, *endings}
     try:
         while True:
@@ -292,6 +295,11 @@ async def get(port: int, path: str) -> tuple[int, bytes]:
                 writer.close()
     except (OSError, TimeoutError, IndexError, ValueError):
         return 0, b""
+
+
+def report_restart(child: Child, code: int, pause_seconds: float) -> None:
+    """The others go on, and requests wait."""
+    print(f"{child.name} ended with code {code}; it starts again in {pause_seconds:.1f} s", flush=True)
 
 
 def report_death(child: Child, code: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tandem_runtime.contracts.pod_protocol import HEARTBEAT_SECONDS, MISSED_HEARTBEATS
 from tandem_runtime.contracts.token_file import TokenSource
 from tandem_runtime.policy.fleet import ChoiceLaw
 from tandem_runtime.policy.waiting import QueueLaw, QueueLimits
@@ -13,11 +14,11 @@ from tandem_runtime.policy.waiting import QueueLaw, QueueLimits
 class LinkSettings:
     """Connections to pods."""
 
-    heartbeat_seconds: float = 0.8
-    missed_heartbeats: int = 3
-    """2.4 s of silence: a frozen pod or a cut network is noticed within 3 s, a busy one is not given up."""
+    heartbeat_seconds: float = HEARTBEAT_SECONDS
+    missed_heartbeats: int = MISSED_HEARTBEATS
+    """2.1 s of silence: a frozen pod or a cut network is noticed within 3 s, a busy one is not given up."""
     checks_per_heartbeat: int = 4
-    """Silence is looked at that often, so that the 2.4 s do not become 3.2 s."""
+    """Silence is looked at that often, so that the 2.1 s do not become 2.8 s."""
     connect_timeout_seconds: float = 3.0
     """Connect and hello; a pod that is there answers in milliseconds."""
     first_backoff_seconds: float = 0.1

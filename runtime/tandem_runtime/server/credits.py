@@ -11,7 +11,7 @@ from math import inf
 from typing import Final
 
 LEASE_SECONDS: Final = 2.0
-"""A router that was silent for so long has no credit; it says something every 0.8 s."""
+"""A router that was silent for so long has no credit; it says something at every heartbeat, 0.7 s."""
 GRACE_SECONDS: Final = 0.05
 """How long the pod still honours what it takes back for others: a request may be on its way. Longer would make a busy
 router wait for an idle one's credit; what comes even later is only turned away."""

@@ -11,7 +11,7 @@ import msgspec
 
 from tandem_runtime.contracts import pod_protocol as wire
 from tandem_runtime.contracts.framing import MAX_CONTROL_BYTES, MAX_HELLO_BYTES, PREFIX, FrameError, check_lengths, pack
-from tandem_runtime.contracts.pod_protocol import Reason
+from tandem_runtime.contracts.pod_protocol import HEARTBEAT_SECONDS, MISSED_HEARTBEATS, Reason
 from tandem_runtime.server.credits import Backlog, CreditLedger
 from tandem_runtime.server.pod import Pod
 from tandem_runtime.server.session import Session
@@ -24,8 +24,6 @@ CHANGE_SECONDS = 0.02
 """Shortest time between two states: many requests that end together are one change."""
 CLOCK_SECONDS = 0.002
 """A timer may fire that early by the clock that it is compared with."""
-HEARTBEAT_SECONDS = 0.8
-MISSED_HEARTBEATS = 3
 STEP_DELTAS = 1024
 """Of one frame: far below its limit in bytes, and the router does nothing else while it handles them."""
 UNREAD_BYTES = 64 << 20

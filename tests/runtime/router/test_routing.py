@@ -53,6 +53,7 @@ async def test_a_decode_pod_killed_mid_stream_is_replaced_without_a_missing_or_r
     assert other.submits[0].emitted_ids == answer_ids(ByteTokenizer().encode("hello"), 7)
     assert other.submits[0].attempt == 1
     assert 'tandem_router_retries_total{reason="pod_lost"} 1.0' in metrics
+    assert 'tandem_router_connections_refused_total{reason="too_many"} 0.0' in metrics
 
 
 async def test_a_killed_pod_that_comes_back_alone_finishes_the_stream() -> None:
