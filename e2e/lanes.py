@@ -15,13 +15,14 @@ from pathlib import Path
 
 from e2e.cluster import open_cluster
 from e2e.cluster.current import NoCluster
+from e2e.stack import Stack
 
 CASES = Path(__file__).parent / "cases"
 NODES = 3
 SIDE_BY_SIDE = {
     "hardware": ("test_admission", "test_hardware", "test_placement"),
-    "requests": ("test_serving", "test_never_lost"),
-    "operator": ("test_operator", "test_keys", "test_models"),
+    "requests": ("test_serving", "test_never_lost", "test_keys"),
+    "operator": ("test_operator", "test_models"),
 }
 """Files by lane. All that make fake nodes are in one: each removes those of the one before."""
 LAST = ("test_rights",)
@@ -40,7 +41,7 @@ class Lane:
     def __init__(self, name: str, files: Sequence[str], options: Sequence[str]) -> None:
         self.name = name
         paths = [str(CASES / f"{file}.py") for file in files]
-        command = [sys.executable, "-m", "pytest", "-v", "--durations=8", "--keep", *paths, *options]
+        command = [sys.executable, "-m", "pytest", "-v", "--durations=8", "--keep", "--installed", *paths, *options]
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -86,7 +87,7 @@ def end(number: int, _: object) -> None:
 
 
 def main(options: Sequence[str]) -> int:
-    """Cluster up, cases, cluster down."""
+    """Cluster up, Tandem installed, cases, cluster down."""
     signal.signal(signal.SIGTERM, end)
     started = time.monotonic()
     cluster = open_cluster("auto", nodes=NODES, yes=True)
@@ -95,6 +96,8 @@ def main(options: Sequence[str]) -> int:
         return 1
     try:
         cluster.up()
+        stack = Stack(cluster)
+        stack.install(stack.load_images())
         code = run(options)
     except KeyboardInterrupt:
         print("stopped")

@@ -9,13 +9,12 @@ from uuid import uuid4
 
 import pytest
 
-from e2e.cluster import Cluster, ClusterError, locks, open_cluster
+from e2e.cluster import Cluster, ClusterError, open_cluster
 from e2e.cluster.current import NoCluster
 from e2e.cluster.layout import DEFAULT_NAME
 from e2e.stack import Stack, wait_until
 
 ARTIFACTS = Path(__file__).parent.parent / "artifacts"
-INSTALLING = ARTIFACTS / "installing.lock"
 NODES = 3
 CHILDREN = "deployments,services,configmaps,secrets"
 """What the operator makes of an InferenceDeployment."""
@@ -26,6 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cluster", default="auto", help="auto, kind, local or current")
     parser.addoption("--cluster-name", default=DEFAULT_NAME, help="a cluster beside one that is up")
     parser.addoption("--keep", action="store_true", help="leave the cluster running")
+    parser.addoption("--installed", action="store_true", help="Tandem is there already, as this tree has it")
 
 
 @pytest.fixture(scope="session")
@@ -47,9 +47,9 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def stack(cluster: Cluster, request: pytest.FixtureRequest) -> Stack:
     """Tandem, installed."""
-    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        installed = Stack(cluster)
-        with locks.hold(INSTALLING, print):  # lanes come at the same time, and helm takes one at a time
+    installed = Stack(cluster)
+    if not request.config.getoption("--installed"):
+        with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
             installed.install(installed.load_images())
     return installed
 

@@ -32,7 +32,7 @@ class RemotePage:
     generation: int
     layer_first: int
     layer_end: int
-    payload: bytes
+    payload: bytes | bytearray
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,12 @@ from tandem_runtime.contracts.pod_protocol import HEARTBEAT_SECONDS, MISSED_HEAR
 from tandem_runtime.server.credits import Backlog, CreditLedger
 from tandem_runtime.server.pod import Pod
 from tandem_runtime.server.session import Session
-from tandem_runtime.transfer.wire import HELLO_SECONDS, READ_LIMIT_BYTES, set_no_delay
+from tandem_runtime.transfer.channel import set_no_delay
+from tandem_runtime.transfer.wire import HELLO_SECONDS
 
 log = logging.getLogger(__name__)
 
+READ_LIMIT_BYTES = 1 << 20
 STATE_SECONDS = 0.5
 CHANGE_SECONDS = 0.02
 """Shortest time between two states: many requests that end together are one change."""

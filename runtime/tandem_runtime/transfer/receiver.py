@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from tandem_runtime.contracts import kv_protocol as kv
 from tandem_runtime.contracts.pod_protocol import PrefillPeer
 from tandem_runtime.engine.events import RemoteCommit, RemoteFailed, RemotePage
+from tandem_runtime.transfer.channel import Channel
 from tandem_runtime.transfer.identity import KvIdentity
 from tandem_runtime.transfer.inbound import Inbound
 from tandem_runtime.transfer.link_health import LinkTable
 from tandem_runtime.transfer.pull import Pull
 from tandem_runtime.transfer.receiver_link import ReceiverLink
-from tandem_runtime.transfer.wire import Channel, TransferStats
+from tandem_runtime.transfer.wire import TransferStats
 
 log = logging.getLogger(__name__)
 

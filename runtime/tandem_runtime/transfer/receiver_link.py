@@ -15,12 +15,13 @@ import msgspec
 from tandem_runtime.contracts import kv_protocol as kv
 from tandem_runtime.contracts.framing import MAX_HELLO_BYTES, FrameError
 from tandem_runtime.engine.events import RemotePage
+from tandem_runtime.transfer.channel import Channel
 from tandem_runtime.transfer.identity import describe
 from tandem_runtime.transfer.inbound import Inbound, check_shape
 from tandem_runtime.transfer.probe import LinkProbe
 from tandem_runtime.transfer.ring import RingError, RingOffer
 from tandem_runtime.transfer.steps import Completed, GivenUp, InboundStep, Tell
-from tandem_runtime.transfer.wire import READ_LIMIT_BYTES, Channel, beat, checksum, frame_checksum, mismatch
+from tandem_runtime.transfer.wire import beat, checksum, frame_checksum, mismatch
 
 if TYPE_CHECKING:
     from tandem_runtime.transfer.receiver import KvReceiver
@@ -129,8 +130,7 @@ class ReceiverLink:
                 self._do(attempt, attempt.give_up(reason))
 
     async def _connect(self) -> Channel:
-        reader, writer = await asyncio.open_connection(*self.address, limit=READ_LIMIT_BYTES)
-        channel = self._channel = Channel(reader, writer)
+        channel = self._channel = await Channel.connect(*self.address)
         offer = self._offer()
         own = self._identity.hello
         try:

@@ -14,19 +14,14 @@ import msgspec
 from tandem_runtime.contracts import kv_protocol as kv
 from tandem_runtime.contracts.framing import MAX_HELLO_BYTES, FrameError
 from tandem_runtime.engine.events import PrefillDone
+from tandem_runtime.transfer.channel import Channel
 from tandem_runtime.transfer.identity import KvIdentity, describe
 from tandem_runtime.transfer.limits import HandoffLimits
 from tandem_runtime.transfer.link_health import LinkHealth, LinkTable
 from tandem_runtime.transfer.pace import LinkPace
 from tandem_runtime.transfer.ring import RingError, open_ring
 from tandem_runtime.transfer.sender_link import SenderLink
-from tandem_runtime.transfer.wire import (
-    HELLO_SECONDS,
-    READ_LIMIT_BYTES,
-    Channel,
-    TransferStats,
-    mismatch,
-)
+from tandem_runtime.transfer.wire import HELLO_SECONDS, TransferStats, mismatch
 
 Observe = Callable[[kv.Prefill, float, PrefillDone], None]
 """Gets each request that is computed, and when it came (event loop's seconds)."""
@@ -48,12 +43,14 @@ class KvSender:
         self.on_change: Callable[[], None] = lambda: None
         """Called when a request is over: there is room again."""
         self.connections: set[SenderLink] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._now = asyncio.get_running_loop().time
 
     async def start(self, bind: str, port: int) -> int:
         """The port that it listens on (useful when 0 was asked for)."""
-        self._server = await asyncio.start_server(self._serve, bind, port, limit=READ_LIMIT_BYTES)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Channel(self._opened), bind, port)
         return int(self._server.sockets[0].getsockname()[1])
 
     @property
@@ -68,8 +65,12 @@ class KvSender:
         for connection in list(self.connections):
             connection.channel.close()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        channel = Channel(reader, writer)
+    def _opened(self, channel: Channel) -> None:
+        serving = asyncio.create_task(self._serve(channel))
+        self._serving.add(serving)
+        serving.add_done_callback(self._serving.discard)
+
+    async def _serve(self, channel: Channel) -> None:
         connection = SenderLink(self, channel)
         health: LinkHealth | None = None
         error = "closed"

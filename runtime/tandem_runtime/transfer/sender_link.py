@@ -19,10 +19,11 @@ from tandem_runtime.contracts.framing import FrameError
 from tandem_runtime.contracts.pod_protocol import Reason
 from tandem_runtime.engine.client import Hurry
 from tandem_runtime.engine.events import Broken, Event, PagesAgain, PagesComputed, PrefillDone
+from tandem_runtime.transfer.channel import Channel
 from tandem_runtime.transfer.link_health import LinkHealth
 from tandem_runtime.transfer.outbound import Outbound, PageOut, Parts
 from tandem_runtime.transfer.steps import OutboundStep, Released, Reread, Tell
-from tandem_runtime.transfer.wire import Channel, beat, checksum, frame_checksum
+from tandem_runtime.transfer.wire import beat, checksum, frame_checksum
 
 if TYPE_CHECKING:
     from tandem_runtime.transfer.sender import KvSender

@@ -14,9 +14,9 @@ from tandem_runtime.contracts import pod_protocol as wire
 from tandem_runtime.contracts.pod_protocol import Cancel, Delta, Failed, PrefillPeer
 from tandem_runtime.engine.emulated_executor import EmulatedExecutor
 from tandem_runtime.engine.loop import UNTAKEN_BYTES
+from tandem_runtime.transfer.channel import Channel
 from tandem_runtime.transfer.identity import KvSettings
 from tandem_runtime.transfer.pace import LinkPace
-from tandem_runtime.transfer.wire import Channel
 
 from tests.runtime.server import pods
 from tests.runtime.server.pods import FAST, RunningPod, router, running_pod, submit, until

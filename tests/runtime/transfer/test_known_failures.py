@@ -13,10 +13,10 @@ import pytest
 from tandem_runtime.contracts import kv_protocol as kv
 from tandem_runtime.contracts.pod_protocol import Cancel, Credits, Delta, PrefillPeer
 from tandem_runtime.engine.loop import layers_per_frame
+from tandem_runtime.transfer.channel import Channel
 from tandem_runtime.transfer.identity import KvSettings
 from tandem_runtime.transfer.limits import HandoffLimits
 from tandem_runtime.transfer.pace import LinkPace
-from tandem_runtime.transfer.wire import Channel
 
 from tests.runtime.server.pods import FAST, router, running_pod, submit, until
 from tests.runtime.transfer.test_kv_port import ask, connected
@@ -73,8 +73,7 @@ async def test_a_prefill_pod_that_says_ready_and_then_nothing_holds_no_pages_of_
     """Waiting for remote KV for ever; blocks of an aborted receive never reclaimed."""
     async with running_pod("prefill") as model, running_pod("decode", kv_settings=QUICK) as decode:
 
-        async def say_ready(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            channel = Channel(reader, writer)
+        async def say_ready(channel: Channel) -> None:
             channel.send(msgspec.structs.replace(model.pod.sender.identity.hello, features=[]))
             try:
                 while True:
@@ -84,9 +83,15 @@ async def test_a_prefill_pod_that_says_ready_and_then_nothing_holds_no_pages_of_
                     elif isinstance(message, kv.Ping):
                         channel.send(kv.Pong("x", 0, 0))
             except EOFError:
-                writer.close()
+                channel.close()
 
-        server = await asyncio.start_server(say_ready, "127.0.0.1", 0)
+        said: list[asyncio.Task[None]] = []
+        loop = asyncio.get_running_loop()
+
+        def opened(channel: Channel) -> None:
+            said.append(loop.create_task(say_ready(channel)))
+
+        server = await loop.create_server(lambda: Channel(opened), "127.0.0.1", 0)
         async with server, router(decode.internal_port) as client:
             peer = PrefillPeer("mute", "127.0.0.1", server.sockets[0].getsockname()[1], "")
             _, _, last = await client.answer(submit("a", PROMPT, 8, peer))

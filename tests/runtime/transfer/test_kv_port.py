@@ -14,7 +14,7 @@ import pytest
 from tandem_runtime.contracts import kv_protocol as kv
 from tandem_runtime.contracts.framing import MAX_CONTROL_BYTES, MAX_HELLO_BYTES, pack
 from tandem_runtime.contracts.sampling import Sampling
-from tandem_runtime.transfer.wire import Channel
+from tandem_runtime.transfer.channel import Channel
 
 from tests.runtime.server.pods import RunningPod, router, running_pod, submit
 
@@ -37,7 +37,7 @@ class DecodePod:
 
 @asynccontextmanager
 async def connected(prefill: RunningPod, **changes: Any) -> AsyncIterator[DecodePod]:
-    channel = Channel(*await asyncio.open_connection("127.0.0.1", prefill.pod.kv_port))
+    channel = await Channel.connect("127.0.0.1", prefill.pod.kv_port)
     own = msgspec.structs.replace(prefill.pod.sender.identity.hello, role="decode", incarnation="d1", **changes)
     channel.send(own)
     try:

@@ -13,11 +13,11 @@ from tandem_runtime.contracts.pod_protocol import Credits
 from tandem_runtime.engine.emulated_executor import EmulatedExecutor
 from tandem_runtime.server.signals import Probes
 from tandem_runtime.transfer import preflight as preflight_module
+from tandem_runtime.transfer.channel import Channel
 from tandem_runtime.transfer.identity import KvSettings
 from tandem_runtime.transfer.link_health import LinkHealth
 from tandem_runtime.transfer.probe import ANSWER_SECONDS, BLOCK_BYTES, BLOCKS, LinkProbe
 from tandem_runtime.transfer.ring import PREFIX
-from tandem_runtime.transfer.wire import Channel
 
 from tests.runtime.server.pods import FAST, RunningPod, router, running_pod, submit, until
 
