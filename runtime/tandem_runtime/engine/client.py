@@ -12,7 +12,7 @@ from typing import Protocol
 from tandem_runtime.contracts.hashing import prompt_digest
 from tandem_runtime.contracts.pod_protocol import Reason
 from tandem_runtime.contracts.sampling import Sampling
-from tandem_runtime.engine.events import Abort, Add, Broken, Command, Event, Finished, PagesComputed, PagesTaken
+from tandem_runtime.engine.events import Abort, Add, Broken, Command, Event, Finished, PagesComputed, PagesTaken, Parts
 from tandem_runtime.engine.executor import Capacity, Executor
 from tandem_runtime.engine.limits import SchedulerSettings
 from tandem_runtime.engine.loop import Engine
@@ -119,7 +119,7 @@ class EngineClient:
         """For a request that is open."""
         self.engine.send(command)
 
-    def taken(self, payloads: Iterable[list[tuple[int, int, bytes]]]) -> None:
+    def taken(self, payloads: Iterable[Parts]) -> None:
         """Payloads of PagesComputed that are sent, or not wanted any more."""
         self.engine.send(PagesTaken(sum(len(part) for payload in payloads for _, _, part in payload)))
 

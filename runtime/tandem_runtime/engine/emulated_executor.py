@@ -174,18 +174,15 @@ class EmulatedExecutor:
     def read_pages(self, pages: list[int], layer_first: int, layer_end: int) -> list[memoryview]:
         """Digest, count and tokens; the rest of the payload repeats the digest of all."""
         self._check_layers(layer_first, layer_end)
-        return [memoryview(self._payload(self._pages.get(page, Page()))) for page in pages]
+        return [self._payload(self._pages.get(page, Page())) for page in pages]
 
-    def _payload(self, page: Page) -> bytes:
+    def _payload(self, page: Page) -> memoryview:
         head = page.before + len(page.tokens).to_bytes(COUNT_BYTES, "little") + page.tokens.tobytes()
-        return head + self._filler(page, self._page_bytes - len(head))
+        return memoryview(head + self._filler(page, self._page_bytes - len(head)))[: self._page_bytes]
 
     def _filler(self, page: Page, size: int) -> bytes:
-        return (page.after() * (size // DIGEST_BYTES + 1))[:size]
-
-    def _is_filler(self, page: Page, rest: bytes) -> bool:
-        """Without copies: comparing memory views byte by byte would take longer than moving them."""
-        return (page.after() * (len(rest) // DIGEST_BYTES + 1)).startswith(rest)
+        """At least so much."""
+        return page.after() * (size // DIGEST_BYTES + 1)
 
     def write_pages(self, pages: list[int], layer_first: int, layer_end: int, payloads: list[memoryview]) -> None:
         """Takes in what read_pages gave, elsewhere. Raises ValueError when a payload's size is wrong."""
@@ -197,7 +194,9 @@ class EmulatedExecutor:
             count = int.from_bytes(payload[DIGEST_BYTES:start], "little")
             end = start + 4 * min(count, self._page_tokens)
             page = Page(bytes(payload[:DIGEST_BYTES]), array("I", bytes(payload[start:end])))
-            page.intact = count <= self._page_tokens and self._is_filler(page, bytes(payload[end:]))
+            page.intact = count <= self._page_tokens and self._filler(page, len(payload) - end).startswith(
+                payload[end:]
+            )
             self._pages[number] = page
             self._foreign.add(number)
 

@@ -8,6 +8,10 @@ from tandem_runtime.contracts.pod_protocol import Reason
 from tandem_runtime.contracts.sampling import Alternatives
 from tandem_runtime.engine.request import Request
 
+Payload = bytes | bytearray | memoryview
+Parts = list[tuple[int, int, Payload]]
+"""Payload of one page, by layers [first, end)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Add:
@@ -32,7 +36,7 @@ class RemotePage:
     generation: int
     layer_first: int
     layer_end: int
-    payload: bytes | bytearray
+    payload: Payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +141,7 @@ class PagesComputed:
 
     handle: int
     first: int
-    payloads: list[list[tuple[int, int, bytes]]]
+    payloads: list[Parts]
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ class Executor(Protocol):
         """Runs one step: computes KV of all new tokens into their pages and samples."""
 
     def read_pages(self, pages: list[int], layer_first: int, layer_end: int) -> list[memoryview]:
-        """Bytes of layers [layer_first, layer_end) of each page, laid out as contracts.kv_protocol.Layout says."""
+        """Copies of layers [layer_first, layer_end) of each page, laid out as contracts.kv_protocol.Layout says."""
 
     def write_pages(self, pages: list[int], layer_first: int, layer_end: int, payloads: list[memoryview]) -> None:
         """The inverse of read_pages. Raises ValueError when a payload's size is wrong."""

@@ -41,11 +41,11 @@ class KvPool:
             self.tensor[pages] = 0
 
     def read(self, pages: list[int], layer_first: int, layer_end: int) -> list[memoryview]:
-        """Bytes of those layers of each page. On a CPU they are the memory itself, not a copy."""
+        """Copies of those layers of each page."""
         size = self._check(pages, layer_first, layer_end)
         if self._bytes is not None:
             starts = [page * self.layout.page_bytes + layer_first * self._layer_bytes for page in pages]
-            return [self._bytes[start : start + size].toreadonly() for start in starts]
+            return [memoryview(bytes(self._bytes[start : start + size])) for start in starts]
         copied = self.tensor[pages, layer_first:layer_end].contiguous().view(torch.uint8).cpu()
         return [memoryview(page.numpy()).cast("B").toreadonly() for page in copied]
 

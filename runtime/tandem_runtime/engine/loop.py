@@ -24,6 +24,7 @@ from tandem_runtime.engine.events import (
     PagesAgain,
     PagesComputed,
     PagesTaken,
+    Parts,
     RemoteCommit,
     RemoteFailed,
     RemotePage,
@@ -266,14 +267,14 @@ class Engine:
                 self.untaken_bytes += sum(len(part) for _, _, part in payload)
                 self._events.append(PagesComputed(handle, ordinal, [payload]))
 
-    def _read(self, page: int) -> list[tuple[int, int, bytes]]:
+    def _read(self, page: int) -> Parts:
         layout = self.scheduler.capacity.layout
         group = layers_per_frame(layout.layers, layout.page_bytes)
-        parts = []
+        parts: Parts = []
         for first in range(0, layout.layers, group):
             end = min(first + group, layout.layers)
             view = self._executor.read_pages([page], first, end)[0]
-            parts.append((first, end, bytes(view)))
+            parts.append((first, end, view))
         return parts
 
     def _publish(self) -> None:

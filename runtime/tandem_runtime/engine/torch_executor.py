@@ -232,7 +232,7 @@ class TorchExecutor:
             raise SequenceError(index, f"token id {worst}; the model's vocabulary has {capacity.vocab_size}")
 
     def read_pages(self, pages: list[int], layer_first: int, layer_end: int) -> list[memoryview]:
-        """On a CPU the memory itself: the pages must not be written until the views are let go."""
+        """Copies: a page may be another request's while they are on their way."""
         return self._loaded()[1].read(pages, layer_first, layer_end)
 
     def write_pages(self, pages: list[int], layer_first: int, layer_end: int, payloads: list[memoryview]) -> None:

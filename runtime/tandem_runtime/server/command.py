@@ -19,6 +19,7 @@ from tandem_runtime.contracts.names import EXIT_BAD_CONFIG, EXIT_BAD_MODEL, TERM
 from tandem_runtime.engine.client import EngineClient
 from tandem_runtime.engine.executor import ModelError
 from tandem_runtime.server.internal_port import InternalPort
+from tandem_runtime.server.memory import keep_freed_memory
 from tandem_runtime.server.pod import Pod, PodIdentity
 from tandem_runtime.server.settings import ConfigError, ServerSettings, add_arguments, read_settings
 from tandem_runtime.server.signals import Probes
@@ -46,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
         settings = read_settings(args.role, args)
     except ConfigError as error:
         return _fail(args.role, args.termination_log, str(error), EXIT_BAD_CONFIG)
+    keep_freed_memory()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(settings))
 

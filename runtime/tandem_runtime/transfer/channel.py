@@ -13,9 +13,8 @@ from typing import Final
 
 from tandem_runtime.contracts import kv_protocol as kv
 from tandem_runtime.contracts.framing import MAX_CONTROL_BYTES, PREFIX, FrameError, check_lengths, pack
+from tandem_runtime.engine.events import Payload
 from tandem_runtime.transfer.ring import Ring
-
-Payload = bytes | bytearray
 
 HELD_BYTES: Final = 16 << 10
 """Read ahead while nobody waits for more: some messages, and no more of a payload that may not be wanted."""
@@ -132,7 +131,7 @@ class Channel(asyncio.BufferedProtocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(pack(kv.encode(message)))
 
-    async def send_payload(self, message: kv.Frame | kv.Block, payload: bytes) -> None:
+    async def send_payload(self, message: kv.Frame | kv.Block, payload: Payload) -> None:
         """Waits while the peer reads slower than we write. Raises OSError when the connection is lost."""
         ring = self.ring_out
         if ring is not None and len(payload) <= ring.size_bytes:

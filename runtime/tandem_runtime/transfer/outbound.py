@@ -9,14 +9,11 @@ from collections import deque
 from dataclasses import dataclass
 
 from tandem_runtime.contracts import kv_protocol as kv
-from tandem_runtime.engine.events import PrefillDone
+from tandem_runtime.engine.events import Parts, PrefillDone
 from tandem_runtime.engine.request import page_count
 from tandem_runtime.transfer.identity import chain_hash
 from tandem_runtime.transfer.limits import HandoffLimits
 from tandem_runtime.transfer.steps import OutboundStep, Released, Reread, Tell
-
-Parts = list[tuple[int, int, bytes]]
-"""Payload of one page: (first layer, end, bytes)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from tandem_runtime.contracts import kv_protocol as kv
+from tandem_runtime.engine.events import Payload
 
 RING_BYTES: Final = 16 << 20
 """Forty pages of a 0.5B model; in a container it fits /dev/shm's usual 64 MiB a few times."""
@@ -48,7 +49,7 @@ class Ring:
         """Writer: whether `count` bytes fit now."""
         return self._written + count - self._words[READ_SLOT] <= self.size_bytes
 
-    def write(self, payload: bytes) -> None:
+    def write(self, payload: Payload) -> None:
         """Writer, after `has_room`."""
         start = self._written % self.size_bytes
         head = min(len(payload), self.size_bytes - start)

@@ -18,10 +18,10 @@ from tandem_runtime.contracts import kv_protocol as kv
 from tandem_runtime.contracts.framing import FrameError
 from tandem_runtime.contracts.pod_protocol import Reason
 from tandem_runtime.engine.client import Hurry
-from tandem_runtime.engine.events import Broken, Event, PagesAgain, PagesComputed, PrefillDone
+from tandem_runtime.engine.events import Broken, Event, PagesAgain, PagesComputed, Parts, Payload, PrefillDone
 from tandem_runtime.transfer.channel import Channel
 from tandem_runtime.transfer.link_health import LinkHealth
-from tandem_runtime.transfer.outbound import Outbound, PageOut, Parts
+from tandem_runtime.transfer.outbound import Outbound, PageOut
 from tandem_runtime.transfer.steps import OutboundStep, Released, Reread, Tell
 from tandem_runtime.transfer.wire import beat, checksum, frame_checksum
 
@@ -175,7 +175,7 @@ class SenderLink:
         if self._sender.observe is not None:
             self._sender.observe(job.core.request, job.came, done)
 
-    def take_pages(self, job: Job, first: int, payloads: list[list[tuple[int, int, bytes]]]) -> None:
+    def take_pages(self, job: Job, first: int, payloads: list[Parts]) -> None:
         """The engine has computed pages, or read them again."""
         self._identity.engine.taken(job.core.add_pages(first, payloads, self.now()))
 
@@ -254,7 +254,7 @@ class SenderLink:
             await asyncio.sleep(self._sender.pace.occupy(self.now(), payload_bytes, starts))
 
     async def _send_frame(
-        self, core: Outbound, place: tuple[int, int], layers: tuple[int, int], payload: bytes
+        self, core: Outbound, place: tuple[int, int], layers: tuple[int, int], payload: Payload
     ) -> None:
         frame = kv.Frame(
             req=core.request.req,

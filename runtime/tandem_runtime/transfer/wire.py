@@ -10,7 +10,8 @@ from dataclasses import dataclass, fields
 from crc32c import crc32c
 
 from tandem_runtime.contracts import kv_protocol as kv
-from tandem_runtime.transfer.channel import Channel, Payload
+from tandem_runtime.engine.events import Payload
+from tandem_runtime.transfer.channel import Channel
 
 HELLO_SECONDS = 5.0
 """A connection that has not said who it is by then is closed."""
