@@ -175,7 +175,7 @@ class PrefillPod:
                 frame = kv.Frame(*core.key, *place, len(payload), 0)
                 frame = msgspec.structs.replace(frame, crc32c=frame_checksum(frame, payload))
                 core.sent_frames += 1
-                wire.to_decode.append((frame, payload))
+                wire.to_decode.append((frame, bytes(payload)))
             core.sent(page, self.clock.now)
             moved = True
         return moved

@@ -216,7 +216,7 @@ def tamper(monkeypatch: pytest.MonkeyPatch, change: Change, frames: int = 1 << 3
     async def send(self: Channel, message: kv.Frame | kv.Block, payload: bytes) -> None:
         if isinstance(message, kv.Frame) and left[0] > 0:
             left[0] -= 1
-            (page, generation), payload = change((message.page, message.generation), payload)
+            (page, generation), payload = change((message.page, message.generation), bytes(payload))
             message = msgspec.structs.replace(message, page=page, generation=generation)
         await original(self, message, payload)
 
