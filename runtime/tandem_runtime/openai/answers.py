@@ -74,6 +74,10 @@ class ChunkWriter:
         delta = b'"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]'
         return self._before_choice + delta + self._tail
 
+    def frame(self) -> tuple[bytes, bytes] | None:
+        """What stands around the text of a delta, as JSON; None where that differs from delta to delta."""
+        return self._before_text, self._after_text
+
     def piece(self, delta: Delta) -> bytes:
         """What one delta brought."""
         return self.text(delta.text)

@@ -174,6 +174,10 @@ class ChoiceWriter(ChunkWriter):
         self._index = index
         self._view = view
 
+    def frame(self) -> tuple[bytes, bytes] | None:
+        """Log probabilities differ."""
+        return super().frame() if self._view is None else None
+
     def piece(self, delta: Delta) -> bytes:
         """New tokens have a chunk even while their text is held back: their log probabilities are known."""
         if self._view is None or not delta.ids:

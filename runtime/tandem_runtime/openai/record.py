@@ -11,7 +11,7 @@ from tandem_runtime.contracts.pod_protocol import Usage
 from tandem_runtime.contracts.trace import TraceContext
 
 
-@dataclass
+@dataclass(slots=True)
 class RequestRecord:
     """Times are seconds since the request was fully read."""
 

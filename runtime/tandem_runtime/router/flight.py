@@ -22,7 +22,7 @@ MOST_RETRIES_TOLD: Final = 8
 """In the access log: a request that full pods turn away for minutes has hundreds."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Flight:
     """`arrived` and `timeout_at` are monotonic seconds; `submit` is as the front gave it."""
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -35,8 +35,8 @@ class LinkEvents(Protocol):
     def link_lost(self, link: PodLink, reason: str) -> None:
         """The pod is gone; `link.flights` still holds what ran there."""
 
-    def delta_arrived(self, link: PodLink, delta: wire.Delta) -> None:
-        """New tokens."""
+    def step_arrived(self, link: PodLink, deltas: Sequence[wire.Delta]) -> None:
+        """New tokens of many requests."""
 
     def failure_arrived(self, link: PodLink, failed: wire.Failed) -> None:
         """A request ended without result."""
@@ -190,8 +190,7 @@ class PodLink:
 
     def _receive(self, message: wire.FromPod) -> None:
         if isinstance(message, wire.Step):
-            for delta in message.deltas:
-                self._events.delta_arrived(self, delta)
+            self._events.step_arrived(self, message.deltas)
         elif isinstance(message, wire.Failed):
             self._events.failure_arrived(self, message)
         elif isinstance(message, wire.PodState):
