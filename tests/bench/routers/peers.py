@@ -48,7 +48,8 @@ def _vllm(bin_folder: Path, scratch: Path, port: int, metrics_port: int, pods: l
 def _litellm(bin_folder: Path, scratch: Path, port: int, metrics_port: int, pods: list[str]) -> list[str]:
     entry = "- {{model_name: chat, litellm_params: {{model: hosted_vllm/chat, api_base: {url}/v1, api_key: none}}}}\n"
     config = scratch / "litellm.yaml"
-    config.write_text("model_list:\n" + "".join(entry.format(url=url) for url in pods))
+    settings = "general_settings: {dangerously_permit_weak_or_unset_master_key: true}\n"  # else it does not start
+    config.write_text("model_list:\n" + "".join(entry.format(url=url) for url in pods) + settings)
     return [
         *(f"{bin_folder}/litellm", "--config", str(config), "--host", "127.0.0.1", "--port", str(port)),
         *("--num_workers", "1", "--telemetry", "False"),
