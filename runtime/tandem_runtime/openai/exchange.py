@@ -14,7 +14,7 @@ from aiohttp import web
 
 from tandem_runtime.contracts.pod_protocol import Delta, Failed, Submit
 from tandem_runtime.openai.answers import DONE, ChunkWriter, Envelope, encode, usage_of, whole_answer
-from tandem_runtime.openai.backend import Backend
+from tandem_runtime.openai.backend import Backend, Lane
 from tandem_runtime.openai.errors import CLIENT_GONE_STATUS, error_of_failure
 from tandem_runtime.openai.record import RequestRecord
 
@@ -89,6 +89,7 @@ class StreamedAnswer(Answer):
         self._held = [chunks.opening()]
         self._transport: asyncio.Transport | None = None
         self._chunked = True
+        self._socket = -1
         self._frame: tuple[bytes, bytes, int] | None = None
         """Around the text of a delta, the end of the chunk of HTTP/1.1 included; and the chunk's size without it."""
 
@@ -97,7 +98,25 @@ class StreamedAnswer(Answer):
         self._transport, self._chunked = transport, chunked
         if chunked and (frame := self._chunks.frame()) is not None:
             self._frame = frame[0], frame[1] + b"\r\n", len(frame[0]) + len(frame[1])
+            self._socket = plain_socket(transport)
         return b"".join(self._held)
+
+    def lane(self) -> Lane | None:
+        """The backend's LaneSource. None while something is left to be written, and for what is no plain stream."""
+        frame, transport = self._frame, self._transport
+        if frame is None or transport is None or self._over or self._socket < 0:
+            return None
+        if transport.is_closing() or transport.get_write_buffer_size():
+            return None
+        return Lane(self._socket, frame[0], frame[1][:-2], self._took)
+
+    def _took(self, tokens: int, last_at: float, unsent: bytes) -> None:
+        record = self._record
+        if tokens:
+            record.last_token_seconds = last_at - record.started
+            record.output_tokens += tokens
+        if unsent and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(unsent)
 
     def take(self, event: Delta | Failed) -> None:
         """A delta amid a stream, by far the most frequent, takes the short way: one join, one write."""
@@ -157,6 +176,13 @@ class StreamedAnswer(Answer):
             self.begun.set_result(None)
 
 
+def plain_socket(transport: asyncio.Transport) -> int:
+    """Its descriptor; -1 where bytes do not go to a socket as they are."""
+    connection = transport.get_extra_info("socket")
+    encrypted = transport.get_extra_info("sslcontext") is not None
+    return -1 if connection is None or encrypted else int(connection.fileno())
+
+
 def chunk_head(size: int) -> bytes:
     """Of a chunk of HTTP/1.1."""
     return SIZES[size] if size < len(SIZES) else b"%x\r\n" % size
@@ -188,7 +214,7 @@ async def answer_stream(
     """Raises ApiError; as long as `response` is not prepared it may still get a status. ConnectionError: no client."""
     answer = StreamedAnswer(record, chunks)
     try:
-        backend.submit(submit, answer.take)
+        backend.submit(submit, answer.take, answer.lane)
         await answer.begun
         if answer.problem is not None and not record.output_tokens:
             raise answer.problem

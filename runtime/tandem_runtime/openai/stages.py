@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tandem_runtime.contracts.pod_protocol import Delta, Failed, Submit
-from tandem_runtime.openai.backend import Backend, Sink
+from tandem_runtime.openai.backend import Backend, LaneSource, Sink
 from tandem_runtime.openai.record import RequestRecord
 
 
@@ -100,8 +100,8 @@ class StagedBackend:
         """As below."""
         return self._backend.max_context_tokens
 
-    def submit(self, request: Submit, sink: Sink) -> None:
-        """As below, but for what the stages make of the answer."""
+    def submit(self, request: Submit, sink: Sink, lane: LaneSource | None = None) -> None:
+        """As below, but for what the stages make of the answer; they see all of it, so there is no lane."""
         ended = False
 
         def take(event: Delta | Failed) -> None:

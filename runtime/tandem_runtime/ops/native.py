@@ -13,7 +13,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from tandem_runtime.ops.build import BuildError, find_library
+from tandem_runtime.native.build import OPS, BuildError, find_library
 from tandem_runtime.ops.native_structs import PARTS, LinearStruct, ModelStruct, StepStruct
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class Native:
     """`instruction_set` and `threads` hold for the whole process. Raises BuildError when this CPU has it not."""
 
     def __init__(self, instruction_set: str, threads: int) -> None:
-        self._library = library = ctypes.CDLL(str(find_library()))
+        self._library = library = ctypes.CDLL(str(find_library(OPS)))
         declare = {
             "tandem_choose": (c_int32, [c_char_p, c_int32]),
             "tandem_packed_bytes": (c_int64, [c_int64, c_int64, c_int32]),

@@ -24,6 +24,7 @@ from tandem_runtime.router.counters import Counters
 from tandem_runtime.router.draining import Draining
 from tandem_runtime.router.endpoints import EndpointWatcher
 from tandem_runtime.router.key_folder import KeyFolder
+from tandem_runtime.router.lanes import load_lanes
 from tandem_runtime.router.settings import RouterSettings
 from tandem_runtime.telemetry.http import MetricsServer
 from tandem_runtime.telemetry.traces import make_tracer
@@ -94,6 +95,7 @@ class RouterApp:
         self._ports = ports
         self._classes_file = classes_file
         self._watch_seconds = settings.watch_seconds
+        self._lanes_wanted = settings.lanes
         self._watching: list[asyncio.Task[None]] = []
 
     def set_classes(self, classes: Classes) -> None:
@@ -106,6 +108,8 @@ class RouterApp:
         """Raises PortTaken."""
         loop = asyncio.get_running_loop()
         self._watching = [loop.create_task(self._watcher.run())]
+        if self._lanes_wanted:
+            self._watching.append(loop.create_task(self._find_lanes()))
         if self.access is not None:
             self.access.keys.look()
             self._watching.append(loop.create_task(self._watch_keys(self.access)))
@@ -147,6 +151,12 @@ class RouterApp:
             self.http_port = await self.port.start(self._ports.bind, self._ports.http)
         except OSError as error:
             raise PortTaken(self._ports.bind, self._ports.http, "http", error) from error
+
+    async def _find_lanes(self) -> None:
+        """Compiling takes seconds where no image holds the library; requests are served meanwhile."""
+        library = await asyncio.to_thread(load_lanes)
+        if library is not None:
+            self.backend.use_lanes(library)
 
     async def _watch_classes(self, file: Path) -> None:
         """A file that is missing or broken leaves what was known, and is reported once."""

@@ -14,33 +14,31 @@ from tandem_runtime.contracts.pod_protocol import (
     Cancel,
     Delta,
     Failed,
-    Ping,
     PodHello,
     PrefillPeer,
     Reason,
     RouterHello,
     Submit,
 )
-from tandem_runtime.openai.backend import Sink
+from tandem_runtime.openai.backend import LaneSource, Sink
 from tandem_runtime.policy.choice import Hold, Pair
 from tandem_runtime.policy.dispatch import next_dispatch, next_look
 from tandem_runtime.policy.pods import HEADROOM_TOKENS
 from tandem_runtime.policy.queue import QueueFull, WaitingQueue
 from tandem_runtime.policy.waiting import Waiting
+from tandem_runtime.router.backlog import Backlog
 from tandem_runtime.router.board import PodBoard
 from tandem_runtime.router.counters import Counters
 from tandem_runtime.router.draining import begin_drain
 from tandem_runtime.router.drains import Drains
 from tandem_runtime.router.endpoints import Address
 from tandem_runtime.router.flight import Flight
+from tandem_runtime.router.lanes import LaneLibrary, Lanes
 from tandem_runtime.router.link import PodLink
 from tandem_runtime.router.settings import RouterSettings
 
 TURNED_AWAY = frozenset({Reason.OVERLOADED, Reason.DRAINING})
 """Reasons of pods that did not begin: the request goes back to the queue, as long as its timeout allows."""
-IDLE = Ping()
-BACKLOG_SECONDS = 0.05
-"""Between two words to pods about what waits here: as fast as they could share credits anew."""
 NO_FAILURES = TURNED_AWAY | {"moved"}
 """Nor is it the request's fault that somebody drains its pod."""
 
@@ -72,7 +70,8 @@ class RouterBackend:
         self._pod_context_tokens: int | None = None
         self._wake: asyncio.TimerHandle | None = None
         self._pump_scheduled = False
-        self._ping, self._told_at = IDLE, clock()
+        self._backlog = Backlog(clock())
+        self._lanes: LaneLibrary | None = None
 
     # --- the front's side -------------------------------------------------------------------------------------
 
@@ -82,7 +81,7 @@ class RouterBackend:
         known = [tokens for tokens in (self._settings.max_context_tokens, self._pod_context_tokens) if tokens]
         return min(known, default=None)
 
-    def submit(self, request: Submit, sink: Sink) -> None:
+    def submit(self, request: Submit, sink: Sink, lane: LaneSource | None = None) -> None:
         """Deltas in order over all attempts. Never raises for what pods do: a Failed says it."""
         now = self._clock()
         slo = self.classes.find(request.request_class) or self.classes.default
@@ -100,6 +99,7 @@ class RouterBackend:
             blocks,
             cached_tokens,
             sink,
+            lane,
         )
         try:
             self.queue.add(flight.waiting(), now, pods=self._no_pod_since is None)
@@ -137,11 +137,17 @@ class RouterBackend:
         for address in addresses:
             task = self._tasks.get(address)
             if task is None or task.done():
-                link = PodLink(address, self._hello, self._settings.links, self)
-                link.ping = self._ping
+                link = PodLink(address, self._hello, self._settings.links, self, lanes=self._lanes)
+                link.ping = self._backlog.ping
                 self.links[address] = link
                 self._tasks[address] = asyncio.get_running_loop().create_task(link.run())
                 self._tasks[address].add_done_callback(partial(self._forget, address, link))
+
+    def use_lanes(self, library: LaneLibrary) -> None:
+        """From the next Step on compiled code writes what is plain."""
+        self._lanes = library
+        for link in self.links.values():
+            link.lanes = Lanes(library)
 
     async def close(self) -> None:
         """Ends all connections."""
@@ -190,10 +196,14 @@ class RouterBackend:
             flight = flights.get(delta.id)
             if flight is None or flight.attempt != delta.attempt:
                 continue  # of an attempt that was given up
+            if flight.lane_number and link.lanes is not None:
+                link.lanes.leave(flight)
             emitted = flight.emitted_ids
             if delta.finish_reason is None and flight.prefill_link is None and delta.output_index == len(emitted):
                 emitted += delta.ids
                 flight.sink(delta)
+                if link.lanes is not None and flight.lane is not None:
+                    link.lanes.offer(flight)
             else:
                 self._take_delta(link, flight, delta)
 
@@ -271,7 +281,7 @@ class RouterBackend:
                 self.board.refresh(now)
             elif found.hold is not None:
                 self._refuse_size(found.entry, found.hold)
-        self._tell_backlog(now)
+        self._backlog.tell(self.queue, self.links.values(), now)
         self._set_timer(now)
 
     def _cached(self, entry: Waiting) -> Mapping[str, int]:
@@ -300,22 +310,6 @@ class RouterBackend:
             link.lease.unsent()
             self._release(flight)
             flight.fail(Reason.INVALID, f"the request cannot be sent to a pod: {error}")
-
-    def _tell_backlog(self, now: float) -> None:
-        """So that pods share their credits by need. Nobody has to know where this router is the only one."""
-        if self._ping == IDLE if not self.queue else now - self._told_at < BACKLOG_SECONDS:
-            return
-        parked = self.queue.longest_parked(now)
-        first = self.queue.first(now) if parked is None else None
-        next_tokens = parked[1] if parked is not None else first.tokens + HEADROOM_TOKENS if first is not None else 0
-        ping = Ping(len(self.queue), self.queue.tokens, next_tokens) if self.queue else IDLE
-        if ping == self._ping:
-            return
-        self._ping, self._told_at = ping, now
-        for link in self.links.values():
-            link.ping = ping
-            if link.state is not None and link.state.routers > 1:
-                link.send(ping)
 
     def _expire(self, flight: Flight, why: str, now: float) -> None:
         waited_seconds = now - flight.arrived
@@ -350,6 +344,8 @@ class RouterBackend:
     def _release(self, flight: Flight) -> None:
         self._count_prefilled(flight)
         if flight.link is not None:
+            if flight.link.lanes is not None:
+                flight.link.lanes.leave(flight)
             flight.link.flights.pop(flight.submit.id, None)
             self.board.touch(flight.link)
             flight.link = None

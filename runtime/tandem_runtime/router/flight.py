@@ -11,7 +11,7 @@ import msgspec
 
 from tandem_runtime.contracts.goodput import SloClass
 from tandem_runtime.contracts.pod_protocol import Failed, PrefillPeer, Submit
-from tandem_runtime.openai.backend import Sink
+from tandem_runtime.openai.backend import LaneSource, Sink
 from tandem_runtime.policy.waiting import Waiting
 from tandem_runtime.router.drains import Outcome
 
@@ -40,6 +40,10 @@ class Flight:
     """Of the prompt, what the best pod was expected to hold when it came."""
     sink: Sink = lambda event: None
     """Where its events go."""
+    lane: LaneSource | None = None
+    """A way past the sink, where the front has one."""
+    lane_number: int = 0
+    """In the lanes of its link; then `emitted_ids` is behind, until it leaves them. 0: not there."""
     attempt: int = 0
     """Goes up with each pod it is sent to after the first."""
     outcome: Outcome = "cancelled"

@@ -7,7 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -16,6 +16,7 @@ from tandem_runtime.contracts.framing import FrameError, pack
 from tandem_runtime.policy.pods import PodSnapshot
 from tandem_runtime.router.endpoints import Address
 from tandem_runtime.router.frames import FrameParser
+from tandem_runtime.router.lanes import LaneLibrary, Lanes
 from tandem_runtime.router.lease import SendLease
 from tandem_runtime.router.prefilling import Prefilling
 from tandem_runtime.router.settings import LinkSettings
@@ -55,6 +56,7 @@ class PodLink:
         settings: LinkSettings,
         events: LinkEvents,
         jitter: Callable[[], float] = random.random,
+        lanes: LaneLibrary | None = None,
     ) -> None:
         self.address = address
         self.listed = True
@@ -63,6 +65,8 @@ class PodLink:
         self.state: wire.PodState | None = None
         self.flights: dict[str, Flight] = {}
         """Requests that this pod decodes for us."""
+        self.lanes = Lanes(lanes) if lanes is not None else None
+        """None: Python writes every chunk."""
         self.prefilling = Prefilling()
         self.problem = "not connected yet"
         self.known_as = ""
@@ -188,9 +192,15 @@ class PodLink:
             if tick % checks == 0:
                 connection.send(self.ping)
 
-    def _receive(self, message: wire.FromPod) -> None:
+    def _receive(self, control: bytes) -> None:
+        """Raises what decoding raises."""
+        left = self.lanes.pass_on(control) if self.lanes is not None else None
+        if left is not None and not left:
+            return
+        message = wire.decode_from_pod(control)
         if isinstance(message, wire.Step):
-            self._events.step_arrived(self, message.deltas)
+            deltas = message.deltas if left is None else [message.deltas[place] for place in left]
+            self._events.step_arrived(self, deltas)
         elif isinstance(message, wire.Failed):
             self._events.failure_arrived(self, message)
         elif isinstance(message, wire.PodState):
@@ -222,7 +232,7 @@ class PodLink:
 class PodConnection(asyncio.Protocol):
     """The socket: frames in and out. The first message goes to `first`, all later ones to `receive`."""
 
-    def __init__(self, receive: Callable[[wire.FromPod], None]) -> None:
+    def __init__(self, receive: Callable[[bytes], None]) -> None:
         loop = asyncio.get_running_loop()
         self.first: asyncio.Future[wire.FromPod] = loop.create_future()
         self.closed: asyncio.Future[str] = loop.create_future()
@@ -240,11 +250,10 @@ class PodConnection(asyncio.Protocol):
         self.heard = True
         try:
             for control in self._parser.feed(data):
-                message: Any = wire.decode_from_pod(control)
                 if self.first.done():
-                    self._receive(message)
+                    self._receive(control)
                 else:
-                    self.first.set_result(message)
+                    self.first.set_result(wire.decode_from_pod(control))
         except (FrameError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             self._end(f"sent what is not this protocol: {error}")
 

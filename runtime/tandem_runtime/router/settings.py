@@ -46,5 +46,7 @@ class RouterSettings:
     """Failures that one request may outlive; a request that kills every pod must not go round for ever."""
     retry_pause_seconds: float = 0.5
     """Before a request goes to a pod that just failed it, when no other is there."""
+    lanes: bool = True
+    """Compiled code writes plain chunks, where it can be had; False: Python writes all."""
     watch_seconds: float = 1.0
     """Between looks at the endpoint file and at DNS."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tandem_runtime.contracts.pod_protocol import Submit
-from tandem_runtime.openai.backend import Sink
+from tandem_runtime.openai.backend import LaneSource, Sink
 from tandem_runtime.server.pod import Pod
 from tandem_runtime.server.session import Session
 
@@ -20,8 +20,8 @@ class LocalBackend:
         """Prompt and output together."""
         return self._pod.engine.context_tokens
 
-    def submit(self, request: Submit, sink: Sink) -> None:
-        """Deltas in order; the last event has a finish_reason or is a Failed."""
+    def submit(self, request: Submit, sink: Sink, lane: LaneSource | None = None) -> None:
+        """Deltas in order; the last event has a finish_reason or is a Failed. All go to the sink."""
         session = self._pod.submit(request, sink, movable=False)
         if session is not None:
             self._sessions[request.id] = session

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import msgspec
 from tandem_runtime.contracts.pod_protocol import Delta, Failed, Submit, Usage
-from tandem_runtime.openai.backend import Sink
+from tandem_runtime.openai.backend import LaneSource, Sink
 from tandem_runtime.openai.front import Front, FrontSettings
 from tandem_runtime.openai.http_port import HttpPort, PortLimits
 from tandem_runtime.openai.record import RequestRecord
@@ -32,7 +32,7 @@ class ScriptedBackend:
     cancelled: list[str] = field(default_factory=list)
     _work: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
-    def submit(self, request: Submit, sink: Sink) -> None:
+    def submit(self, request: Submit, sink: Sink, lane: LaneSource | None = None) -> None:
         """Each word counts as two tokens."""
         self.submits.append(request)
         self._work[request.id] = asyncio.get_running_loop().create_task(self._answer(request, sink))

@@ -157,7 +157,7 @@ async def test_while_draining_requests_are_served_and_connections_closed() -> No
 
 async def test_an_error_of_our_own_is_500_without_inner_details() -> None:
     class Broken(ScriptedBackend):
-        def submit(self, request: Any, sink: Any) -> None:
+        def submit(self, request: Any, sink: Any, lane: Any = None) -> None:
             raise KeyError("secret")
 
     async with running_front(Broken()) as local:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from tandem_runtime.ops.build import BuildError
+from tandem_runtime.native.build import BuildError
 from tandem_runtime.ops.native import INSTRUCTION_SETS, Native
 from tandem_runtime.ops.native_structs import LayerStruct, LinearStruct, ModelStruct, StepStruct
 from tandem_runtime.ops.packed import Packing
