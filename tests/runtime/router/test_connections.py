@@ -162,3 +162,23 @@ def mutated(random: Random) -> bytes:
         data[start:end] = random.choice([b"", piece * 2, random.randbytes(8), b"\r\n", b"\x00", piece.upper()])
         data = data or bytearray(b" ")
     return bytes(data)
+
+
+async def test_a_connection_with_thousands_of_requests_at_once_gives_the_others_their_turn() -> None:
+    class Counting(ScriptedBackend):
+        asked = 0
+
+        def __getattribute__(self, name: str) -> object:
+            if name == "max_context_tokens":  # once for each answer
+                type(self).asked += 1
+            return super().__getattribute__(name)
+
+    backend = Counting()
+    async with running_front(backend) as local, raw(local) as (_, greedy), raw(local) as (reader, modest):
+        await eventually(lambda: local.port.counts.open == 2)
+        greedy.write(b"GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n" * 2000)
+        await eventually(lambda: Counting.asked > 0)
+        modest.write(b"GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n")
+        async with asyncio.timeout(WAIT_SECONDS):
+            await reader.readuntil(b"}]}")
+        assert Counting.asked < 1000
