@@ -30,6 +30,9 @@ FILES_SHARE: Final = 0.5
 """A stream in the lane holds a second descriptor of its socket; the other half of what the process may have open stays
 for connections."""
 
+MANY_FILES: Final = 1 << 20
+"""Where the process may have as many as it likes."""
+
 
 class _Left(ctypes.Structure):
     _fields_ = (
@@ -41,12 +44,15 @@ class _Left(ctypes.Structure):
     )
 
 
-@dataclass(frozen=True, slots=True)
 class LaneLibrary:
-    """Functions of `source/lanes.cpp`. They hold the GIL: none of them waits."""
+    """Functions of `source/lanes.cpp`, which hold the GIL: none of them waits. One event loop uses it."""
 
-    functions: ctypes.PyDLL
-    most_files: int
+    def __init__(self, functions: ctypes.PyDLL, most_files: int) -> None:
+        self.functions = functions
+        self.most_files = most_files
+        self.left = (c_int32 * MOST_DELTAS)()
+        self.stuck = (c_int64 * MOST_DELTAS)()
+        self.stuck_count = c_int64()
 
 
 @cache
@@ -74,8 +80,8 @@ def load_lanes() -> LaneLibrary | None:
     for name, (result, arguments) in declare.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return LaneLibrary(library, int(FILES_SHARE * soft))
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)  # the front raises its limit to that
+    return LaneLibrary(library, MANY_FILES if most_files < 0 else int(FILES_SHARE * most_files))
 
 
 @dataclass(slots=True)
@@ -89,16 +95,12 @@ class Lanes:
     """Of one pod's connection. All calls are made on the event loop."""
 
     def __init__(self, library: LaneLibrary) -> None:
-        self._library = library.functions
-        self._most_files = library.most_files
-        self._table = self._library.lanes_new()
-        weakref.finalize(self, self._library.lanes_free, self._table)
+        self._library, self._functions = library, library.functions
+        self._table = self._functions.lanes_new()
+        weakref.finalize(self, self._functions.lanes_free, self._table)
         self._entries: dict[int, _Entry] = {}
         self._offered: set[Flight] = set()
         self._number = 0
-        self._left = (c_int32 * MOST_DELTAS)()
-        self._stuck = (c_int64 * MOST_DELTAS)()
-        self._stuck_count = c_int64()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -115,12 +117,13 @@ class Lanes:
             self._offered.clear()
         if not self._entries:
             return None
-        left = self._library.lanes_deliver(
-            self._table, message, len(message), self._left, self._stuck, MOST_DELTAS, self._stuck_count
+        at = self._library
+        left = self._functions.lanes_deliver(
+            self._table, message, len(message), at.left, at.stuck, MOST_DELTAS, at.stuck_count
         )
-        for place in range(self._stuck_count.value):
-            self.leave(self._entries[self._stuck[place]].flight)
-        return None if left < 0 else self._left[:left]
+        for place in range(at.stuck_count.value):
+            self.leave(self._entries[at.stuck[place]].flight)
+        return None if left < 0 else at.left[:left]
 
     def leave(self, flight: Flight) -> None:
         """Brings the flight and the front's books up to date. Idempotent."""
@@ -129,29 +132,32 @@ class Lanes:
             return
         flight.lane_number = 0
         left, name = _Left(), flight.submit.id.encode()
-        self._library.lanes_look(self._table, name, left)
+        self._functions.lanes_look(self._table, name, left)
         ids = left.ids[: left.ids_count]
         unsent = ctypes.string_at(left.unsent, left.unsent_bytes)
-        self._library.lanes_leave(self._table, name)
+        self._functions.lanes_leave(self._table, name)
         os.close(entry.socket)
         flight.emitted_ids += ids
         entry.lane.took(len(ids), left.last_at, unsent)
 
     def _enter(self, flight: Flight) -> None:
         """Not while its socket has bytes to write, nor when it went elsewhere or ended meanwhile."""
-        if flight.link is None or flight.link.lanes is not self or flight.lane is None or flight.lane_number:
+        if flight.link is None or flight.link.lanes is not self or flight.prefill_link is not None:
             return
-        lane = flight.lane()
+        lane = flight.lane() if flight.lane is not None and not flight.lane_number else None
         if lane is None:
             return
-        socket = os.dup(lane.socket)  # ours: never that of another client, whenever the front closes its own
-        if socket >= self._most_files:
+        try:
+            socket = os.dup(lane.socket)  # ours: never that of another client, whenever the front closes its own
+        except OSError:  # no file is left
+            return
+        if socket >= self._library.most_files:
             os.close(socket)
             return
         self._number += 1
         flight.lane_number = self._number
         self._entries[self._number] = _Entry(flight, lane, socket)
-        self._library.lanes_enter(
+        self._functions.lanes_enter(
             *(self._table, self._number, flight.submit.id.encode(), flight.attempt, len(flight.emitted_ids), socket),
             *(lane.before, len(lane.before), lane.after, len(lane.after)),
         )
