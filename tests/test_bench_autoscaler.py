@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tandem_operator.simulation.outcome import Outcome, Series
 
+from tests.bench.contest import compiled
 from tests.bench.contest.plan import ORACLE, SCENARIOS, Plan, Run
 from tests.bench.contest.rows import beats, recovery, rows
 from tests.bench.contest.runs import Result, code_hash, load, place, thin
@@ -121,3 +122,13 @@ def test_an_outage_stays_inside_the_quick_form() -> None:
     ((start, stop),) = made.metrics.outages
     assert 0 < start < stop < made.until_s
     assert made.blind_s == made.metrics.outages
+
+
+def test_a_compiled_simulator_is_not_shared_by_checkouts_as_it_links_to_the_law_of_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    here = compiled._key()
+    for name, home in compiled.HOMES.items():
+        (tmp_path / home.name).symlink_to(home)
+        monkeypatch.setitem(compiled.HOMES, name, tmp_path / home.name)
+    assert compiled._key() != here

@@ -87,7 +87,8 @@ def _source(module: str) -> Path:
 
 
 def _key() -> str:
-    digest = hashlib.sha256()
+    """One tree per checkout: what is not compiled is linked, and a tree of another would run the law that is there."""
+    digest = hashlib.sha256(f"{HOMES}\n".encode())
     for module in (*MODULES, *TYPES):
         digest.update(f"{module}\n".encode() + _source(module).read_bytes())
     for folder in sorted({_source(module).parent for module in MODULES}):
