@@ -9,6 +9,7 @@ import math
 
 import msgspec
 
+from tandem_operator.scaling.bursts import learn_bursts, return_seconds
 from tandem_operator.scaling.couple import Bounded, gpus_of, within_bounds, within_budget
 from tandem_operator.scaling.decision import Decision, Explanation, Targets
 from tandem_operator.scaling.demand import Demand, measure
@@ -40,6 +41,7 @@ def decide(settings: Settings, state: State, observation: Observation, now: floa
     season, season_per_s = learn_season(state, windows, lead_s, settings.law)
     state = msgspec.structs.replace(state, season=season)
     demand = measure(state, windows, reading, settings, lead_s, season_per_s)
+    state = msgspec.structs.replace(state, bursts=learn_bursts(state.bursts, demand, now, settings.law))
     asked = _needs(demand, settings, state)
     state, panic = _panic(state, asked[0], demand, settings, Targets(*ready), lead_s, now)
     wanted, down, reasons = _wanted(state, settings, observation, reading, demand, asked, current, now)
@@ -162,6 +164,7 @@ def _move(
     law = settings.law
     if wanted == Targets(0, 0):
         return wanted, state, ()
+    return_s = return_seconds(state.bursts, now, law)
     waking = current.prefill == 0 or current.decode == 0
     reasons: list[str] = []
     sizes: list[int] = []
@@ -190,6 +193,7 @@ def _move(
             up,
             low,
             hold_s=hold_seconds(lead_s, memory, law),
+            return_s=return_s,
             panic=panic or waking,
             frozen_by=frozen,
             load=demand.now_per_s,

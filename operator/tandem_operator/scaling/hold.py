@@ -28,6 +28,7 @@ def step(
     down: tuple[int, int],
     *,
     hold_s: float,
+    return_s: float = 0.0,
     panic: bool,
     frozen_by: str,
     load: float,
@@ -36,6 +37,7 @@ def step(
 ) -> Step:
     """`up`: size that the load needs; `down`: sizes at which a removal may stop, after long and after one hold.
 
+    `return_s`: a burst may be back so long after the last; sizes of that time count for every removal.
     `frozen_by`: why nothing may be removed now, "" when it may. `load`: requests/s.
     The size moves up at most to `up`, down at most to the first of `down`.
     """
@@ -44,7 +46,8 @@ def step(
     if up > current and (panic or sum(memory.ups) >= law.up_ticks):
         return Step(up, _grown(memory, up, load, now, law))
     begun = bool(memory.peaks) and not frozen_by
-    long_s = max(hold_s * law.patience, law.patience_floor_s * memory.hold_factor)
+    long_s = max(hold_s * law.patience, law.patience_floor_s * memory.hold_factor, return_s)
+    hold_s = max(hold_s, return_s)
     memory = msgspec.structs.replace(
         memory,
         peaks=_watch(memory.peaks, near if begun else current, now, long_s),
@@ -61,7 +64,8 @@ def step(
         left = min(
             long_s - now + memory.peaks[0][0], hold_s - now + memory.peaks_far[0][0] if far < current else long_s
         )
-        return Step(current, memory, f"{near} would do, held {max(left, 0):.0f} s more")
+        why = f", bursts have come after {return_s:.0f} s or less" if return_s >= hold_s else ""
+        return Step(current, memory, f"{near} would do, held {max(left, 0):.0f} s more{why}")
     factor = max(1.0, memory.hold_factor / 2) if _is_settled(memory, now, law) else memory.hold_factor
     return Step(size, msgspec.structs.replace(memory, removed_at=now, removed_load=load, hold_factor=factor))
 

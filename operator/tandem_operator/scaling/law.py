@@ -22,6 +22,8 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     """Off: each pool is sized for what arrives, not for what the other one can send or take."""
     forecast: bool = True
     """Off: no look at yesterday."""
+    expect_bursts: bool = True
+    """Off: a burst that came again and again finds what an ordinary hold has left."""
 
     fresh_s: float = 20.0
     """Three scrapes of up to 5 s plus the delay of a slow metrics path; younger signals count as of now."""

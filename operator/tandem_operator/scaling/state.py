@@ -103,6 +103,14 @@ class PoolMemory(msgspec.Struct, frozen=True):
     hold_factor: float = 1.0
 
 
+class Burst(msgspec.Struct, frozen=True, array_like=True):
+    """A jump of load: when it was seen first and last, and the highest rate, requests per second."""
+
+    at: float
+    until: float
+    per_s: float
+
+
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """All of it; a function of the observations so far."""
 
@@ -139,6 +147,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     learned: dict[str, Calibration] = {}
     """Coefficients by role."""
     season: Season = Season()
+    bursts: tuple[Burst, ...] = ()
+    """Of the last half hour, oldest first."""
     prefill: PoolMemory = PoolMemory()
     decode: PoolMemory = PoolMemory()
     flipped_to: str = ""

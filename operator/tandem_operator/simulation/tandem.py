@@ -53,6 +53,7 @@ ABLATIONS: Final[dict[str, Tandem]] = {
         Tandem(name="tandem-no-roofline", off=("use_prior",)),
         Tandem(name="tandem-no-coupling", off=("couple",)),
         Tandem(name="tandem-no-forecast", off=("forecast",)),
+        Tandem(name="tandem-no-bursts", off=("expect_bursts",)),
     )
 }
 """Each lacks one mechanism; what it loses is what the mechanism buys."""

@@ -174,7 +174,7 @@ def test_a_state_that_knows_nothing_and_an_observation_of_nothing_are_no_trouble
 
 def test_every_mechanism_can_be_switched_off() -> None:
     switches = [name for name, kind in Law.__annotations__.items() if kind == "bool"]
-    assert len(switches) == 7
+    assert len(switches) == 8
     for name in switches:
         law = msgspec.structs.replace(Law(), **{name: False})
         chosen: Settings = make_settings(law=law)
