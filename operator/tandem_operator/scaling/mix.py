@@ -58,7 +58,8 @@ def mix_of(state: State, windows: Windows) -> Mix:
     The answers that end in a few seconds are no fair sample: short ones end first.
     """
     spans = (windows.fast, windows.medium, windows.slow)
-    prompts = _truest([(s.requests, s.prompt_tokens, s.squares) for s in spans], 0.0)
+    company = max(*state.noise[:2], 1.0)  # requests that arrive together are alike: so many count as one
+    prompts = _truest([(s.requests, s.prompt_tokens, s.squares) for s in spans], 0.0, company)
     outputs = _truest([(s.completed, s.output_tokens, s.output_squares) for s in spans[1:]], OUTPUT_CHANGE)
     prompt, square = _with_prior(*prompts, PROMPT_PRIOR_TOKENS, 2 * PROMPT_PRIOR_TOKENS**2)
     known = max(state.output_tokens_mean or OUTPUT_PRIOR_TOKENS, 1.0)
@@ -75,8 +76,13 @@ def mix_of(state: State, windows: Windows) -> Mix:
     )
 
 
-def _truest(windows: list[tuple[float, float, float]], least_change: float) -> tuple[float, float, float]:
-    """Of (count, sum, sum of squares) from the shortest window to the longest: the longest that no shorter denies."""
+def _truest(
+    windows: list[tuple[float, float, float]], least_change: float, company: float = 1.0
+) -> tuple[float, float, float]:
+    """Of (count, sum, sum of squares) from the shortest window to the longest: the longest that no shorter denies.
+
+    `company`: requests that come as one, on average; what they say counts once.
+    """
     chosen = windows[-1]
     for window in reversed(windows[:-1]):
         count, total, _ = window
@@ -85,7 +91,7 @@ def _truest(windows: list[tuple[float, float, float]], least_change: float) -> t
         mean = chosen[1] / max(chosen[0], 1.0)
         variance = max(chosen[2] / max(chosen[0], 1.0) - mean * mean, 0.01 * mean * mean)
         change = abs(total / count - mean)
-        if change > LENGTH_SIGMAS * math.sqrt(variance / count) and change > least_change * mean:
+        if change > LENGTH_SIGMAS * math.sqrt(variance * company / count) and change > least_change * mean:
             chosen = window
     return chosen
 

@@ -7,11 +7,12 @@ from random import Random
 
 import msgspec
 import pytest
-from tandem_operator.scaling.bins import Sums, learn_noise, look_back, spread, window
+from tandem_operator.scaling.bins import Sums, Windows, learn_noise, look_back, spread, window
 from tandem_operator.scaling.demand import split_backlog
 from tandem_operator.scaling.forecast import DAY_S, learn_season
 from tandem_operator.scaling.law import Law
 from tandem_operator.scaling.lead import learn_growth, learn_startups
+from tandem_operator.scaling.mix import mix_of
 from tandem_operator.scaling.observation import Iteration, Observation, Pod, PodSignals, RouterSignals
 from tandem_operator.scaling.sanitise import SUSPECT, sanitise
 from tandem_operator.scaling.signals import read, take_pods, take_routers
@@ -132,3 +133,20 @@ def test_a_step_that_took_no_number_of_seconds_is_kept_as_impossible() -> None:
     assert told is not None
     assert [step.seconds for step in told.iterations] == [SUSPECT, 0.02, SUSPECT]
     assert msgspec.json.decode(msgspec.json.encode(sanitise(seen)), type=Observation) == sanitise(seen)
+
+
+def swaying(prompt_tokens: float) -> Windows:
+    """350 requests of 5 s, otherwise as the minute's 3,800: 1,250 tokens with twice that deviation."""
+    square = 5 * 1250.0**2
+    fast = Sums(350.0, 350 * prompt_tokens, 0.0, 350 * square, seconds=5.0)
+    medium = Sums(3800.0, 3800 * 1250.0, 0.0, 3800 * square, seconds=60.0)
+    return Windows(fast, medium, medium, 60.0)
+
+
+def test_lengths_of_seconds_are_not_believed_when_arrivals_come_in_company() -> None:
+    """S6: the mean prompt of 5 s swayed between 760 and 1,740 tokens with the clients that sent most just then."""
+    calm, clustered = State(noise=(1.0, 1.0, 300.0)), State(noise=(2.0, 5.0, 300.0))
+    for prompt_tokens in (600.0, 1900.0):
+        assert mix_of(calm, swaying(prompt_tokens)).prompt_tokens == pytest.approx(prompt_tokens)
+        assert mix_of(clustered, swaying(prompt_tokens)).prompt_tokens == pytest.approx(1250.0)
+    assert mix_of(clustered, swaying(8000.0)).prompt_tokens == pytest.approx(8000.0), "a shift is one all the same"
