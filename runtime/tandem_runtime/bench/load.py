@@ -63,7 +63,8 @@ class Load:
         if self.open:
             self._quiet.clear()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._quiet.wait(), self.target.timeout_seconds + GRACE_SECONDS)
+                async with asyncio.timeout(self.target.timeout_seconds + GRACE_SECONDS):
+                    await self._quiet.wait()
         self.close()
         return self._clock() - start
 

@@ -231,5 +231,6 @@ async def wait_for_end(app: RouterApp, stop: asyncio.Event) -> None:
         if shut_since is not None and clock() - shut_since >= NO_KEYS_SECONDS and not app.front.in_flight:
             raise NoKeys(problem)
         with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), KEYS_POLL_SECONDS)
+            async with asyncio.timeout(KEYS_POLL_SECONDS):
+                await stop.wait()
     await stop.wait()

@@ -64,7 +64,8 @@ class InternalPort:
         while True:
             pause_seconds = min(STATE_SECONDS, self.ledger.wait_seconds(self.pod.clock()) + CLOCK_SECONDS)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.pod.changed.wait(), pause_seconds)
+                async with asyncio.timeout(pause_seconds):
+                    await self.pod.changed.wait()
             self.pod.changed.clear()
             try:
                 self.broadcast()
@@ -156,7 +157,8 @@ class RouterConnection:
 
     async def greet(self) -> bool:
         """Whether this router may talk to this pod."""
-        first = await asyncio.wait_for(self._receive(MAX_HELLO_BYTES), HELLO_SECONDS)
+        async with asyncio.timeout(HELLO_SECONDS):
+            first = await self._receive(MAX_HELLO_BYTES)
         if not isinstance(first, wire.RouterHello):
             raise FrameError(f"{type(first).__name__} before the router's hello")
         reason = self._refusal(first)

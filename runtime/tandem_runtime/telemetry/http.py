@@ -71,7 +71,8 @@ class MetricsServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), REQUEST_SECONDS)
+            async with asyncio.timeout(REQUEST_SECONDS):
+                head = await reader.readuntil(b"\r\n\r\n")
             answer = self._answer(head) if not head.startswith(b"POST ") else await self._take(head, reader)
             phrase = HTTPStatus(answer.status).phrase
             writer.write(
@@ -79,7 +80,8 @@ class MetricsServer:
                 f"Content-Length: {len(answer.body)}\r\nConnection: close\r\n\r\n".encode()
                 + answer.body
             )
-            await asyncio.wait_for(writer.drain(), REQUEST_SECONDS)
+            async with asyncio.timeout(REQUEST_SECONDS):
+                await writer.drain()
         except TimeoutError:
             writer.transport.abort()  # neither what it asks nor what it does not read may stay in memory
         except (OSError, EOFError, asyncio.LimitOverrunError):
@@ -115,7 +117,8 @@ class MetricsServer:
         length = headers.get("content-length", "")
         if not (length.isascii() and length.isdigit() and int(length[:9]) <= REQUEST_BYTES and len(length) < 9):
             return text(411 if not length else 413, f"send a body with Content-Length of at most {REQUEST_BYTES}")
-        body = await asyncio.wait_for(reader.readexactly(int(length)), REQUEST_SECONDS)
+        async with asyncio.timeout(REQUEST_SECONDS):
+            body = await reader.readexactly(int(length))
         return _call(f"POST {path}", lambda: self._orders[path](Order(headers, body)))
 
 

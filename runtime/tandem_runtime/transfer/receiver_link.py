@@ -97,7 +97,8 @@ class ReceiverLink:
         reason, words = "peer_lost", "closed"
         watch = asyncio.create_task(self._watch())
         try:
-            channel = await asyncio.wait_for(self._connect(), CONNECT_SECONDS)
+            async with asyncio.timeout(CONNECT_SECONDS):
+                channel = await self._connect()
             heartbeat = asyncio.create_task(beat(channel, lambda: kv.Ping(*self._identity.pulse())))
             try:
                 while True:

@@ -103,7 +103,8 @@ class KvSender:
         return health
 
     async def _greet(self, channel: Channel) -> kv.Hello | None:
-        peer = await asyncio.wait_for(channel.receive(MAX_HELLO_BYTES), HELLO_SECONDS)
+        async with asyncio.timeout(HELLO_SECONDS):
+            peer = await channel.receive(MAX_HELLO_BYTES)
         if not isinstance(peer, kv.Hello):
             raise FrameError(f"{type(peer).__name__} before HELLO")
         own = self.identity.hello

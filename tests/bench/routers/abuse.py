@@ -64,7 +64,8 @@ class Abuse:
             writer.write(b" ")
             await writer.drain()
             with suppress(TimeoutError):
-                await asyncio.wait_for(reader.read(1000), 0.5)
+                async with asyncio.timeout(0.5):
+                    await reader.read(1000)
 
     async def _stay_half_open(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD)

@@ -301,3 +301,19 @@ async def test_the_local_front_streams_from_the_engine_and_a_reader_that_leaves_
         known = len(cut)
         await pod.idle()
         assert len(cut) == known
+
+
+async def test_a_change_of_the_pod_at_the_moment_of_its_end_keeps_nothing_alive() -> None:
+    # Python 3.11's wait_for swallows such a cancellation: pods hung at their end, once in a hundred
+    async with running_pod("decode") as pod, router(pod.internal_port) as client:
+        await client.heard(wire.PodState)
+        telling = pod.port._ticker
+        assert telling is not None
+        for _ in range(200):
+            if telling.done():
+                break
+            pod.pod.changed.set()
+            await asyncio.sleep(0)
+            telling.cancel()
+            await asyncio.sleep(0.001)
+            assert telling.cancelling() == 0 or telling.done(), "cancelled, and yet it goes on"
