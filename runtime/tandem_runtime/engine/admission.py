@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from tandem_runtime.contracts.hashing import BLOCK_TOKENS
 from tandem_runtime.engine.blocks import BlockPool
 from tandem_runtime.engine.counters import Counters
-from tandem_runtime.engine.executor import Capacity
+from tandem_runtime.engine.executor import GONE, Capacity, first_page
 from tandem_runtime.engine.limits import SchedulerSettings
 from tandem_runtime.engine.request import Phase, Request, page_count
 
@@ -33,10 +33,11 @@ class Admission:
         extra = 0 if request.handoff else 1
         wanted = page_count(len(request.tokens) + extra, self._capacity.page_tokens)
         cached = self._find_prefix(request)
-        revived = sum(1 for page in cached if not self.blocks.holders(page))
+        known = [page for page in cached if page != GONE]
+        revived = sum(1 for page in known if not self.blocks.holders(page))
         if self.blocks.free < wanted - len(cached) + revived + self._keep_free(request, wanted, running):
             return False
-        self.blocks.take(cached)
+        self.blocks.take(known)
         request.pages = cached + self.blocks.allocate(wanted - len(cached))
         request.published = len(cached)
         request.computed = len(cached) * self._capacity.page_tokens
@@ -51,7 +52,25 @@ class Admission:
         if request.prefixes is None or not self.keeps_prefixes:
             return []
         whole = (len(request.tokens) - 1) // self._capacity.page_tokens
-        return self.blocks.match(request.prefixes.of_pages(request.tokens, whole))
+        hashes = request.prefixes.of_pages(request.tokens, whole)
+        if self._capacity.window_tokens and not (request.handoff or request.remote):
+            return self._find_window(hashes)
+        return self.blocks.match(hashes)
+
+    def _find_window(self, hashes: Sequence[bytes]) -> list[int]:
+        """The longest beginning of which the last window is known: what lies before it is not needed to go on."""
+        known = [self.blocks.find(digest) for digest in hashes]
+        best = row = 0  # `row`: where the unbroken row of known pages begins
+        for end, page in enumerate(known, 1):
+            if page is None:
+                row = end
+            elif row <= self._first_page(end * self._capacity.page_tokens):
+                best = end
+        first = self._first_page(best * self._capacity.page_tokens)
+        return [GONE] * first + [page for page in known[first:best] if page is not None]
+
+    def _first_page(self, position: int) -> int:
+        return first_page(position, self._capacity.window_tokens, self._capacity.page_tokens)
 
     def _keep_free(self, request: Request, wanted: int, running: Sequence[Request]) -> int:
         """Pages that must stay free: what those inside, and the request itself, will want soon."""
@@ -67,8 +86,14 @@ class Admission:
         return max(0, page_count(tokens, self._capacity.page_tokens) - pages)
 
     def advance(self, request: Request, tokens: int) -> None:
-        """So many more tokens have their KV; pages that are complete now can be found by others."""
+        """So many more tokens have their KV; pages that are complete now can be found by others, and those that fell
+        out of the window are given back. A hand-off keeps all: its receiver may ask for any of them again."""
         request.computed += tokens
+        self._publish(request)
+        if not request.handoff:
+            self._shed(request)
+
+    def _publish(self, request: Request) -> None:
         whole = request.computed // self._capacity.page_tokens
         if whole <= request.published or request.prefixes is None or not self.keeps_prefixes:
             return
@@ -77,8 +102,16 @@ class Admission:
             self.blocks.publish(request.pages[ordinal], hashes[ordinal])
         request.published = whole
 
+    def _shed(self, request: Request) -> None:
+        first = self._first_page(request.computed)
+        passed = [page for page in request.pages[:first] if page != GONE]
+        if passed:
+            self.blocks.release(passed)
+            request.pages[:first] = [GONE] * first
+            self._counters.passed_pages += len(passed)
+
     def free(self, request: Request) -> None:
         """Gives its pages back; those that are known by their hash can be found until they are needed."""
-        self.blocks.release(request.pages)
+        self.blocks.release(request.held)
         request.pages = []
         request.computed = request.published = 0

@@ -113,6 +113,10 @@ class BlockPool:
             pages.append(page)
         return pages
 
+    def find(self, digest: bytes) -> int | None:
+        """The page that holds what `digest` says."""
+        return self._by_hash.get(digest)
+
     def take(self, pages: Iterable[int]) -> None:
         """One more holder of pages that `match` gave, free ones included."""
         for page in pages:

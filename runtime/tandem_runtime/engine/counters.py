@@ -18,6 +18,8 @@ class Counters:
     output_tokens: int = 0
     stale_pages: int = 0
     remote_fallbacks: int = 0
+    passed_pages: int = 0
+    """Given back by requests that went on: they fell out of the model's window."""
     prefix_asked_tokens: int = 0
     """Of requests when they were first admitted."""
     prefix_hit_tokens: int = 0

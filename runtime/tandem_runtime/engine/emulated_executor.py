@@ -16,7 +16,15 @@ from tandem_runtime.contracts.coefficients import Coefficients
 from tandem_runtime.contracts.hashing import prompt_digest
 from tandem_runtime.contracts.kv_protocol import Layout
 from tandem_runtime.contracts.sampling import Alternatives
-from tandem_runtime.engine.executor import Capacity, ModelError, Plan, SequenceError, SequenceStep, StepResult
+from tandem_runtime.engine.executor import (
+    Capacity,
+    ModelError,
+    Plan,
+    SequenceError,
+    SequenceStep,
+    StepResult,
+    first_page,
+)
 from tandem_runtime.text.byte_tokenizer import EOS, PRINTABLE_IDS, VOCAB_SIZE, ByteTokenizer
 
 DIGEST_BYTES: Final = 16
@@ -56,6 +64,7 @@ class EmulatedExecutor:
         kv_scale: float = KV_SCALE,
         page_tokens: int = 32,
         load_seconds: float = 0.0,
+        window_tokens: int = 0,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -63,6 +72,7 @@ class EmulatedExecutor:
         self._max_context_tokens = max_context_tokens
         self._page_tokens = page_tokens
         self._load_seconds = load_seconds
+        self._window_tokens = window_tokens
         self._sleep, self._clock = sleep, clock
         smallest = DIGEST_BYTES + COUNT_BYTES + 4 * page_tokens
         self._page_bytes = max(smallest, int(page_tokens * coefficients.kv_bytes_per_token * kv_scale))
@@ -78,7 +88,7 @@ class EmulatedExecutor:
         if known.kv_tokens < self._page_tokens:
             raise ModelError(f"coefficients say kv_tokens {known.kv_tokens}; at least {self._page_tokens} are needed")
         layout = Layout(1, 1, 1, self._page_tokens, "emulated", self._page_bytes)
-        facts = f"emulated {known.kv_bytes_per_token} {self._page_tokens} {self._page_bytes}"
+        facts = f"emulated {known.kv_bytes_per_token} {self._page_tokens} {self._page_bytes} {self._window_tokens}"
         return Capacity(
             pages=known.kv_tokens // self._page_tokens,
             page_tokens=self._page_tokens,
@@ -88,6 +98,7 @@ class EmulatedExecutor:
             eos_token_ids=ByteTokenizer.eos_token_ids,
             layout=layout,
             compat_hash=blake2b(facts.encode(), digest_size=16).hexdigest(),
+            window_tokens=self._window_tokens,
         )
 
     def execute(self, plan: Plan) -> StepResult:
@@ -130,20 +141,23 @@ class EmulatedExecutor:
         return known and self._foreign.isdisjoint(step.pages)
 
     def _compare(self, index: int, step: SequenceStep) -> None:
-        """What the pages hold must be one chain, of the right length, that starts with the prompt."""
+        """What the pages hold must be one chain, of the right length, that starts with the prompt; with a window, as
+        far back as a model with one would look."""
         held: array[int] = array("I")
-        before = ZERO
-        for number in range(-(-step.position // self._page_tokens)):
+        first = first_page(step.position, self._window_tokens, self._page_tokens)
+        before = None if first else ZERO
+        for number in range(first, -(-step.position // self._page_tokens)):
             page = self._pages.get(step.pages[number])
-            if page is None or not page.intact or page.before != before:
+            if page is None or not page.intact or (before is not None and page.before != before):
                 raise SequenceError(index, self._complaint(step, number, "is not the page of this sequence"))
             before = page.after()
-            held.extend(page.tokens[: step.position - len(held)])
+            held.extend(page.tokens[: step.position - first * self._page_tokens - len(held)])
             self._foreign.discard(step.pages[number])
-        if len(held) != step.position:
-            raise SequenceError(index, self._complaint(step, len(step.pages) - 1, f"ends at token {len(held)}"))
+        end = first * self._page_tokens + len(held)
+        if end != step.position:
+            raise SequenceError(index, self._complaint(step, len(step.pages) - 1, f"ends at token {end}"))
         prompt = step.position + len(step.token_ids) - step.output_index
-        if 0 < prompt <= len(held) and prompt_digest(held[:prompt]) != step.prompt_digest:
+        if first == 0 and 0 < prompt <= len(held) and prompt_digest(held[:prompt]) != step.prompt_digest:
             raise SequenceError(index, self._complaint(step, 0, "starts another prompt"))
 
     def _complaint(self, step: SequenceStep, number: int, what: str) -> str:

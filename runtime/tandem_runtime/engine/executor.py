@@ -7,11 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from tandem_runtime.contracts.kv_protocol import Layout
 from tandem_runtime.contracts.sampling import Alternatives, Sampling
 from tandem_runtime.models.errors import ModelError as ModelError
+
+GONE: Final = -1
+"""Stands in a sequence's block table for a page that fell out of the window: nobody reads it, or names it."""
+
+
+def first_page(position: int, window_tokens: int, page_tokens: int) -> int:
+    """Number of the first page that tokens from `position` on still see. The same for all positions of a page, so
+    that what is computed in whole blocks does not depend on where in the block one begins."""
+    if window_tokens == 0:
+        return 0
+    return max(0, position - position % page_tokens + 1 - window_tokens) // page_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +38,8 @@ class Capacity:
     layout: Layout
     compat_hash: str
     """Hash of weights, dtype, page layout, RoPE and KV quantisation: pods that differ must not exchange pages."""
+    window_tokens: int = 0
+    """Tokens that no layer looks back beyond, the last one included: pages before are never read. 0: all are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +47,8 @@ class SequenceStep:
     """New tokens of one sequence in this step: one while decoding, a chunk while prefilling.
 
     `position` is the index of the first of `token_ids` in the sequence; `pages` is the block table that covers
-    positions 0 to position + len(token_ids) - 1. A token is sampled after the last of them unless `sampling` is None.
+    positions 0 to position + len(token_ids) - 1, where those before first_page(position) may be GONE. A token is
+    sampled after the last of `token_ids` unless `sampling` is None.
     `prompt_digest` (contracts.hashing) and `output_index` make sampling independent of pod, batch and restart.
     """
 

@@ -8,6 +8,7 @@ from math import inf
 from typing import Final
 
 from tandem_runtime.contracts.sampling import Sampling
+from tandem_runtime.engine.executor import GONE
 from tandem_runtime.engine.prefixes import PrefixHashes
 
 PATIENCE_SECONDS: Final = 30.0
@@ -58,6 +59,7 @@ class Request:
     phase_deadline: float = float("inf")
     since: float = 0.0
     pages: list[int] = field(default_factory=list)
+    """Block table; GONE where the window has passed."""
     computed: int = 0
     published: int = 0
     """Pages of which the hash is known to others."""
@@ -73,6 +75,11 @@ class Request:
 
     def __post_init__(self) -> None:
         self.given_tokens = len(self.tokens)
+
+    @property
+    def held(self) -> list[int]:
+        """Pages that it has a reference to."""
+        return [page for page in self.pages if page != GONE]
 
     @property
     def output_tokens(self) -> int:

@@ -107,7 +107,7 @@ class Scheduler:
     def fail(self, request: Request, reason: Reason, message: str, retryable: bool) -> None:
         """Ends a request with an error."""
         if reason in (Reason.KV_CORRUPT, Reason.ENGINE_ERROR):
-            self.blocks.forget(request.pages)  # whatever is wrong with them, nobody else shall have it
+            self.blocks.forget(request.held)  # whatever is wrong with them, nobody else shall have it
         self.counters.failed += 1
         self._emit(Broken(request.handle, reason, message, retryable))
         self._end(request)
@@ -325,7 +325,7 @@ class Scheduler:
 
     def leaked_pages(self) -> int:
         """Pages whose books are wrong (BlockPool.leaked); 0 when each reference is that of a request inside."""
-        return self.blocks.leaked(r.pages for r in self.requests.values())
+        return self.blocks.leaked(r.held for r in self.requests.values())
 
 
 def _rank(request: Request) -> tuple[float, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tandem_runtime.engine.executor import SequenceStep
+from tandem_runtime.engine.executor import SequenceStep, first_page
 from tandem_runtime.engine.kv_pool import KvPool
 from tandem_runtime.models.config import ModelConfig
 from tandem_runtime.models.llama import Llama
@@ -52,15 +52,20 @@ class FlatBatch:
         self.last_rows = torch.tensor(last_rows, dtype=torch.int64, device=device)
         single = [step for step in steps if len(step.token_ids) == 1]
         self._chunks = steps[len(single) :]
-        self._lengths = self.positions[: len(single)] + 1
-        used = [step.pages[: step.position // page_tokens + 1] for step in single]
+        firsts = [first_page(step.position, config.window_tokens, page_tokens) for step in steps]
+        used = [
+            step.pages[first : (step.position + len(step.token_ids) - 1) // page_tokens + 1]
+            for step, first in zip(steps, firsts, strict=True)
+        ]
+        starts = [step.position - first * page_tokens for step, first in zip(steps, firsts, strict=True)]
+        self._lengths = torch.tensor(starts[: len(single)], dtype=torch.int64, device=device) + 1
+        self._chunk_starts = starts[len(single) :]
+        """As both are counted from the first token that is still seen."""
+        self._chunk_tables = [torch.tensor([table], device=device) for table in used[len(single) :]]
+        used = used[: len(single)]
         widest = max(map(len, used), default=0)
         padded = [table + [table[0]] * (widest - len(table)) for table in used]
         self._table = torch.tensor(padded, dtype=torch.int64, device=device)
-        self._chunk_tables = [
-            torch.tensor([step.pages[: (step.position + len(step.token_ids) - 1) // page_tokens + 1]], device=device)
-            for step in self._chunks
-        ]
 
     def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Stores the new keys and values, then attends to all of each sequence's."""
@@ -72,11 +77,11 @@ class FlatBatch:
         if row:
             context = gather(key_pages, self._table), gather(value_pages, self._table)
             parts.append(decode_attention(query[:row], *context, self._lengths, window))
-        for step, table in zip(self._chunks, self._chunk_tables, strict=True):
+        for step, start, table in zip(self._chunks, self._chunk_starts, self._chunk_tables, strict=True):
             tokens = len(step.token_ids)
-            end = step.position + tokens
+            end = start + tokens
             context = gather(key_pages, table)[0, :, :end], gather(value_pages, table)[0, :, :end]
-            parts.append(prefill_attention(query[row : row + tokens], *context, step.position, window))
+            parts.append(prefill_attention(query[row : row + tokens], *context, start, window))
             row += tokens
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -102,7 +107,6 @@ class FixedBlock:
         self._pool = pool
         self._config = config
         device = pool.tensor.device
-        self._start = start
         rows = pool.layout.page_tokens
         ids = [0] * rows
         ids[first - start : last - start] = step.token_ids[first - step.position : last - step.position]
@@ -111,7 +115,10 @@ class FixedBlock:
         self._real = slice(first - start, last - start)
         self._slot = torch.arange(first - start, last - start, device=device)
         self._page = torch.full_like(self._slot, step.pages[start // rows])
-        self._table = torch.tensor([step.pages[: start // rows + 1]], device=device)
+        seen = first_page(start, config.window_tokens, rows)
+        self._behind = start - seen * rows
+        """Tokens before the block that are still seen."""
+        self._table = torch.tensor([step.pages[seen : start // rows + 1]], device=device)
         if first == start:
             pool.clear([step.pages[start // rows]])
 
@@ -120,4 +127,4 @@ class FixedBlock:
         key_pages, value_pages = self._pool.layer(layer)
         store(keys[self._real], values[self._real], key_pages, value_pages, self._page, self._slot)
         context = gather(key_pages, self._table)[0], gather(value_pages, self._table)[0]
-        return block_attention(query, *context, self._start, self._config.window(layer))
+        return block_attention(query, *context, self._behind, self._config.window(layer))

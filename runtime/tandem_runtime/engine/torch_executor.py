@@ -12,7 +12,15 @@ from torch import Tensor
 
 from tandem_runtime.contracts.kv_protocol import Layout
 from tandem_runtime.contracts.sampling import Alternatives
-from tandem_runtime.engine.executor import Capacity, ModelError, Plan, SequenceError, SequenceStep, StepResult
+from tandem_runtime.engine.executor import (
+    Capacity,
+    ModelError,
+    Plan,
+    SequenceError,
+    SequenceStep,
+    StepResult,
+    first_page,
+)
 from tandem_runtime.engine.kv_pool import KvPool
 from tandem_runtime.engine.machine import available_memory_bytes, usable_cpus
 from tandem_runtime.engine.native_batch import is_plain, make_batch, run_greedy
@@ -106,6 +114,7 @@ class TorchExecutor:
                 f"{config.rope} {config.norm_eps} {config.windows} {layout} {self._int8}".encode() + fingerprint,
                 digest_size=16,
             ).hexdigest(),
+            window_tokens=config.window_tokens,
         )
         return self.capacity
 
@@ -225,8 +234,9 @@ class TorchExecutor:
             )
         if len(step.pages) * PAGE_TOKENS < end:
             raise SequenceError(index, f"{len(step.pages)} pages of {PAGE_TOKENS} tokens do not hold {end} tokens")
-        if not (min(step.pages) >= 0 and max(step.pages) < capacity.pages):
-            raise SequenceError(index, f"pages {min(step.pages)} to {max(step.pages)}; there are {capacity.pages}")
+        seen = step.pages[first_page(step.position, capacity.window_tokens, PAGE_TOKENS) :]
+        if not (min(seen) >= 0 and max(step.pages) < capacity.pages):
+            raise SequenceError(index, f"pages {min(seen)} to {max(seen)}; there are {capacity.pages}")
         if not (min(step.token_ids) >= 0 and max(step.token_ids) < capacity.vocab_size):
             worst = max(step.token_ids, key=abs)
             raise SequenceError(index, f"token id {worst}; the model's vocabulary has {capacity.vocab_size}")

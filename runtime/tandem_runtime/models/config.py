@@ -83,6 +83,11 @@ class ModelConfig:
         """Of one layer; 0 is all."""
         return self.windows[layer] if self.windows else 0
 
+    @property
+    def window_tokens(self) -> int:
+        """Tokens that no layer looks back beyond, the last one included; 0: some layer attends to all."""
+        return max(self.windows, default=0) if all(self.windows) else 0
+
 
 def read_config(model_dir: Path) -> ModelConfig:
     """Reads config.json and, when there is one, generation_config.json. Raises ModelError."""

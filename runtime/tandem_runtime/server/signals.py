@@ -140,6 +140,7 @@ def _engine_metrics(pod: Pod) -> list[Metric]:
         gauge("tandem_engine_used_pages", "Pages held", state.used_pages),
         gauge("tandem_engine_cached_pages", "Pages that nobody holds and that keep a prefix", state.cached_pages),
         gauge("tandem_engine_leaked_pages", "Pages whose books are wrong, counted when idle", state.leaked_pages),
+        counter("tandem_engine_passed_pages_total", "Pages that fell out of a window", counters.passed_pages),
         counter("tandem_engine_evicted_pages_total", "Pages that lost their prefix", engine.scheduler.blocks.evictions),
         counter("vllm:prefix_cache_queries_total", "Tokens looked up", counters.prefix_asked_tokens, labels),
         counter("vllm:prefix_cache_hits_total", "Tokens found", counters.prefix_hit_tokens, labels),

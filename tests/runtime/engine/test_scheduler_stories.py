@@ -12,7 +12,7 @@ from tandem_runtime.contracts.pod_protocol import Reason
 from tandem_runtime.contracts.sampling import Sampling
 from tandem_runtime.engine.batching import Batching
 from tandem_runtime.engine.events import Broken, Event, Finished, Output, PrefillDone, RemoteCommit, Reserved
-from tandem_runtime.engine.executor import Capacity, StepResult
+from tandem_runtime.engine.executor import GONE, Capacity, StepResult, first_page
 from tandem_runtime.engine.limits import SchedulerSettings
 from tandem_runtime.engine.prefixes import PrefixHashes
 from tandem_runtime.engine.request import Phase, Request
@@ -50,8 +50,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         headroom=st.sampled_from([0, 64]),
         deterministic=st.booleans(),
         batching=st.sampled_from(list(Batching)),
+        window=st.sampled_from([0, 40, 96]),
     )
-    def start(self, pages: int, headroom: int, deterministic: bool, batching: Batching) -> None:
+    def start(self, pages: int, headroom: int, deterministic: bool, batching: Batching, window: int) -> None:
         self.events: list[Event] = []
         options = SchedulerSettings(
             step_tokens=48,
@@ -64,10 +65,13 @@ class SchedulerMachine(RuleBasedStateMachine):
             batch_requests=2,
             batch_wait_seconds=0.5,
         )
-        self.scheduler = Scheduler(replace(CAPACITY, pages=pages), options, self.events.append)
+        self.window = window
+        capacity = replace(CAPACITY, pages=pages, window_tokens=window)
+        self.scheduler = Scheduler(capacity, options, self.events.append)
         self.now = 0.0
         self.handles = 0
-        self.page_holds: dict[int, list[int]] = {}
+        self.page_holds: dict[int, list[tuple[int, int]]] = {}
+        """Place and token: KV depends on both."""
 
     @rule(newcomers=st.lists(NEWCOMERS, min_size=3, max_size=6), steps=st.integers(0, 9))
     def add(self, newcomers: list[tuple[int, int, int, int, float, str]], steps: int) -> None:
@@ -121,7 +125,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert (written is None) == (ordinal < reserved.have_pages)
             assert self.scheduler.awaits(request.handle, ordinal, generation + 1) is None
             if written is not None:
-                self.page_holds[page] = request.tokens[ordinal * PAGE : (ordinal + 1) * PAGE]
+                first, tokens = ordinal * PAGE, request.tokens[ordinal * PAGE : (ordinal + 1) * PAGE]
+                self.page_holds[page] = list(enumerate(tokens, first))
         self.scheduler.commit(RemoteCommit(request.handle, 7, 0.0, 1))
 
     @rule(steps=st.integers(1, 30), seconds=st.sampled_from([0.0, 0.01, 0.7]))
@@ -140,20 +145,24 @@ class SchedulerMachine(RuleBasedStateMachine):
         return work
 
     def _run(self, item: Work) -> set[int]:
-        """Compares what the pages hold with the request's tokens, then writes the new ones."""
+        """Compares what the pages in the window hold with the request's tokens, then writes the new ones."""
         request, start = item.request, item.request.computed
         assert len(request.pages) * PAGE >= start + item.tokens
         touched = set()
-        for position in range(start + item.tokens):
+        assert GONE not in request.pages[first_page(start, self.window, PAGE) :]
+        first = first_page(start, self.window, PAGE)
+        if request.phase is Phase.DECODE:
+            assert len(request.held) <= len(request.pages) - first
+        for position in range(first * PAGE, start + item.tokens):
             ordinal, slot = divmod(position, PAGE)
             page = request.pages[ordinal]
             if position >= start:
                 touched.add(page)
                 assert self.scheduler.blocks.holders(page) == 1, "a page that is shared was written"
                 held = [] if slot == 0 else self.page_holds[page][:slot]
-                self.page_holds[page] = [*held, request.tokens[position]]
+                self.page_holds[page] = [*held, (position, request.tokens[position])]
             else:
-                assert self.page_holds[page][slot] == request.tokens[position], "another sequence's KV"
+                assert self.page_holds[page][slot] == (position, request.tokens[position]), "another sequence's KV"
         return touched
 
     @invariant()

@@ -59,9 +59,9 @@ class Clock:
 class SteppedEngine(Engine):
     """The real engine, turned by hand instead of by its thread."""
 
-    def __init__(self, clock: Clock, pages: int) -> None:
+    def __init__(self, clock: Clock, pages: int, window: int) -> None:
         coefficients = type(FAST)(**{f: getattr(FAST, f) for f in FAST.__struct_fields__} | {"kv_tokens": pages * 32})
-        executor = EmulatedExecutor(coefficients, sleep=lambda _: None)
+        executor = EmulatedExecutor(coefficients, window_tokens=window, sleep=lambda _: None)
         self.out: list[Event] = []
         super().__init__(executor, SETTINGS, self.out.extend, lambda: clock.now)
         self.scheduler = Scheduler(executor.load(), SETTINGS, self._events.append)
@@ -95,9 +95,9 @@ class Wire:
 class PrefillPod:
     """The shell of `sender_link`, without I/O."""
 
-    def __init__(self, clock: Clock, number: int) -> None:
+    def __init__(self, clock: Clock, number: int, window: int = 0) -> None:
         self.number, self.clock = number, clock
-        self.engine = SteppedEngine(clock, 10)
+        self.engine = SteppedEngine(clock, 10, window)
         self.layout = self.engine.scheduler.capacity.layout
         self.jobs: dict[tuple[str, int], tuple[Outbound, int, Wire]] = {}
         self._by_handle: dict[int, tuple[str, int]] = {}
@@ -195,9 +195,9 @@ class PrefillPod:
 class DecodePod:
     """The shells of `receiver` and `receiver_link`, without I/O."""
 
-    def __init__(self, clock: Clock, incarnation: str, wires: dict[int, Wire]) -> None:
+    def __init__(self, clock: Clock, incarnation: str, wires: dict[int, Wire], window: int = 0) -> None:
         self.clock, self.incarnation, self.wires = clock, incarnation, wires
-        self.engine = SteppedEngine(clock, 14)
+        self.engine = SteppedEngine(clock, 14, window)
         self.layout = self.engine.scheduler.capacity.layout
         self.fetches: dict[int, tuple[Pull, Inbound]] = {}
         self.inbound: dict[tuple[str, int], Inbound] = {}

@@ -33,22 +33,23 @@ FEW_ROUNDS = 300
 class Handoff(RuleBasedStateMachine):
     """Two prefill pods and one decode pod."""
 
-    @initialize()
-    def start(self) -> None:
+    @initialize(window=st.sampled_from([0, 40]))
+    def start(self, window: int = 0) -> None:
+        self.window = window
         self.clock = Clock()
         self.wires: dict[int, Wire] = {}
         self.lives = self.handles = 0
         self.late: list[tuple[kv.Message, bytes]] = []
         self.answers: dict[tuple[int, ...], list[int]] = {}
         self.submitted: dict[int, list[int]] = {}
-        self.prefill = [PrefillPod(self.clock, number) for number in range(2)]
+        self.prefill = [PrefillPod(self.clock, number, window) for number in range(2)]
         self._start_decode()
         for number in range(4):
             self.submit(number + 1, 60 + 20 * number, number % 2, 5)
 
     def _start_decode(self) -> None:
         self.lives += 1
-        self.decode = DecodePod(self.clock, f"d{self.lives}", self.wires)
+        self.decode = DecodePod(self.clock, f"d{self.lives}", self.wires, self.window)
         for number in range(2):
             self._connect(number)
 
@@ -178,7 +179,7 @@ class Handoff(RuleBasedStateMachine):
         dead = self.prefill[number]
         self._drop(number)
         dead.engine.scheduler.requests.clear()
-        self.prefill[number] = PrefillPod(self.clock, number)
+        self.prefill[number] = PrefillPod(self.clock, number, self.window)
 
     @rule(really=RARELY)
     def decode_pod_dies(self, really: bool) -> None:
