@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Final
 
 
 def parse_port(words: str) -> int:
@@ -24,6 +25,20 @@ def parse_natural(words: str) -> int:
     if not (words.isascii() and words.isdigit()):
         raise argparse.ArgumentTypeError(f"{words!r} is not a whole number of at least 0")
     return int(words)
+
+
+DRAFT_TOKENS: Final = 7
+"""Longest draft where the flag names none: a processor computes 8 rows about as fast as one."""
+MOST_DRAFT_TOKENS: Final = 31
+
+
+def parse_speculation(words: str) -> int:
+    """`ngram` or `ngram:K`: the longest draft."""
+    kind, colon, count = words.partition(":")
+    tokens = count if colon else str(DRAFT_TOKENS)
+    if kind != "ngram" or not (tokens.isascii() and tokens.isdigit() and 1 <= int(tokens) <= MOST_DRAFT_TOKENS):
+        raise argparse.ArgumentTypeError(f"{words!r} is not ngram or ngram:K with K from 1 to {MOST_DRAFT_TOKENS}")
+    return int(tokens)
 
 
 class OneLineParser(argparse.ArgumentParser):

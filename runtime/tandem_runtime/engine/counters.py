@@ -16,6 +16,10 @@ class Counters:
     preempted: int = 0
     prompt_tokens: int = 0
     output_tokens: int = 0
+    drafts: int = 0
+    draft_tokens: int = 0
+    accepted_tokens: int = 0
+    """Of them, those that became output."""
     stale_pages: int = 0
     remote_fallbacks: int = 0
     passed_pages: int = 0

@@ -25,6 +25,7 @@ from tandem_runtime.engine.executor import (
     StepResult,
     first_page,
 )
+from tandem_runtime.engine.speculation import count_held
 from tandem_runtime.text.byte_tokenizer import EOS, PRINTABLE_IDS, VOCAB_SIZE, ByteTokenizer
 
 DIGEST_BYTES: Final = 16
@@ -104,9 +105,10 @@ class EmulatedExecutor:
     def execute(self, plan: Plan) -> StepResult:
         """Raises SequenceError when a sequence's pages do not hold the tokens that they should."""
         started = self._clock()
-        ids = [self._run(index, step) for index, step in enumerate(plan.sequences)]
+        ids = [token for index, step in enumerate(plan.sequences) for token in self._run(index, step)]
         self._sleep(max(0.0, self._seconds(plan) - (self._clock() - started)))
-        wanted = [None if s.sampling is None else s.sampling.logprobs for s in plan.sequences]
+        samplings = [step.sampling for step in plan.sequences for _ in range(step.rows)]
+        wanted = [None if sampling is None else sampling.logprobs for sampling in samplings]
         logprobs = [None if count is None else LOGPROB for count in wanted]
         alternatives = [self._alternatives(token, count) for token, count in zip(ids, wanted, strict=True)]
         return StepResult(ids, logprobs, self._clock() - started, alternatives if any(wanted) else [])
@@ -118,22 +120,25 @@ class EmulatedExecutor:
         return [((token + other) % VOCAB_SIZE, LOGPROB * (other + 1)) for other in range(count)]
 
     def _seconds(self, plan: Plan) -> float:
-        decoding = [s for s in plan.sequences if len(s.token_ids) == 1 and s.output_index > 0]
-        chunks = [s for s in plan.sequences if not (len(s.token_ids) == 1 and s.output_index > 0)]
+        decoding = [s for s in plan.sequences if len(s.token_ids) == s.rows and s.output_index > 0]
+        chunks = [s for s in plan.sequences if not (len(s.token_ids) == s.rows and s.output_index > 0)]
         seconds = sum(self._coefficients.prefill_seconds(len(s.token_ids), s.position) for s in chunks)
         if decoding:
             seconds += self._coefficients.step_seconds(len(decoding), sum(s.position for s in decoding))
         return seconds
 
-    def _run(self, index: int, step: SequenceStep) -> int | None:
+    def _run(self, index: int, step: SequenceStep) -> list[int | None]:
         if step.position and not self._is_known(step):
             self._compare(index, step)
         self._store(index, step)
-        last, position = step.pages[-1], step.position + len(step.token_ids)
+        tokens = [None if step.sampling is None else self._token(step, row) for row in range(step.rows)]
+        own = len(step.token_ids) - step.drafts
+        position = step.position + own + count_held(step.token_ids[own:], tokens)
+        last = step.pages[(position - 1) // self._page_tokens]
         self._seen[last] = (step.prompt_digest, position)
         if position % self._page_tokens == 0 and step.output_index > 0:
             self._seen.pop(last)  # once a page all is compared again: a late write would show
-        return None if step.sampling is None else self._token(step)
+        return tokens
 
     def _is_known(self, step: SequenceStep) -> bool:
         page = step.pages[(step.position - 1) // self._page_tokens]
@@ -156,7 +161,7 @@ class EmulatedExecutor:
         end = first * self._page_tokens + len(held)
         if end != step.position:
             raise SequenceError(index, self._complaint(step, len(step.pages) - 1, f"ends at token {end}"))
-        prompt = step.position + len(step.token_ids) - step.output_index
+        prompt = step.position + len(step.token_ids) - step.drafts - step.output_index
         if first == 0 and 0 < prompt <= len(held) and prompt_digest(held[:prompt]) != step.prompt_digest:
             raise SequenceError(index, self._complaint(step, 0, "starts another prompt"))
 
@@ -176,12 +181,13 @@ class EmulatedExecutor:
             del page.tokens[slot:]
             page.tokens.append(token)
 
-    def _token(self, step: SequenceStep) -> int:
-        seed = f"{step.prompt_digest} {step.output_index}".encode()
+    def _token(self, step: SequenceStep, row: int = 0) -> int:
+        output_index = step.output_index + row
+        seed = f"{step.prompt_digest} {output_index}".encode()
         drawn = int.from_bytes(blake2b(seed, digest_size=4).digest(), "little")
-        if step.output_index >= ENDS_FROM + step.prompt_digest % ENDS_FROM:
+        if output_index >= ENDS_FROM + step.prompt_digest % ENDS_FROM:
             sampling = step.sampling
-            if sampling is not None and not sampling.ignore_eos and step.output_index >= sampling.min_tokens:
+            if sampling is not None and not sampling.ignore_eos and output_index >= sampling.min_tokens:
                 return EOS
         return PRINTABLE_IDS[drawn % len(PRINTABLE_IDS)]
 

@@ -44,12 +44,14 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class SequenceStep:
-    """New tokens of one sequence in this step: one while decoding, a chunk while prefilling.
+    """New tokens of one sequence in this step: one while decoding (and drafts), a chunk while prefilling.
 
     `position` is the index of the first of `token_ids` in the sequence; `pages` is the block table that covers
     positions 0 to position + len(token_ids) - 1, where those before first_page(position) may be GONE. A token is
-    sampled after the last of `token_ids` unless `sampling` is None.
-    `prompt_digest` (contracts.hashing) and `output_index` make sampling independent of pod, batch and restart.
+    sampled after the last of `token_ids` unless `sampling` is None. The last `drafts` of them are guesses: a token is
+    sampled after each, as if it and all before it were right, and one after the token that precedes them.
+    `prompt_digest` (contracts.hashing) and `output_index`, that of the first of them, make sampling independent of
+    pod, batch and restart.
     """
 
     token_ids: list[int]
@@ -60,6 +62,12 @@ class SequenceStep:
     prompt_digest: int
     tokens: Sequence[int] = ()
     """Prompt and output up to the end of this step: where `sampling` counts tokens (penalties), else empty."""
+    drafts: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Of the result."""
+        return 1 + self.drafts
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +79,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """`ids[i]` is the token sampled for `sequences[i]`, None where none was asked for; `logprobs` likewise, and None
-    where sampling.logprobs is. `alternatives[i]`: the likeliest tokens there; the list is empty where nobody asks."""
+    """Row by row; a sequence has one row and one more for each draft. `ids[i]` is the token sampled there, None where
+    none was asked for; `logprobs` likewise, and None where sampling.logprobs is. `alternatives[i]`: the likeliest
+    tokens there; the list is empty where nobody asks."""
 
     ids: list[int | None]
     logprobs: list[float | None]

@@ -42,6 +42,10 @@ class SchedulerSettings:
     sending_seconds: float = 60.0
     """How long computed pages wait for their receiver at most; one that is lost or gives up frees them at once."""
     deterministic: bool = False
+    draft_tokens: int = 0
+    """Longest draft of tokens from a sequence's own history that is checked in one forward; 0: no speculation."""
+    speculative_rows: int = 16
+    """Rows of a step, drafts included, up to which one more costs next to nothing on a CPU: weights are read once."""
     warm_up: bool = False
     """Run a few steps before the first request; for executors that take their own time."""
 

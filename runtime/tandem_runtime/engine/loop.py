@@ -32,8 +32,9 @@ from tandem_runtime.engine.events import (
 from tandem_runtime.engine.executor import Capacity, Executor, SequenceError
 from tandem_runtime.engine.limits import SchedulerSettings
 from tandem_runtime.engine.request import Phase
-from tandem_runtime.engine.scheduler import Scheduler, Work
+from tandem_runtime.engine.scheduler import Scheduler
 from tandem_runtime.engine.warm_up import warm_up
+from tandem_runtime.engine.work import Work
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from tandem_runtime.engine.sampler import Drawn
 from tandem_runtime.models.native import Batch, NativeModel
 
 
-def make_batch(steps: list[SequenceStep], sampled: list[int], page_tokens: int) -> Batch:
-    """All tokens in one flat batch; logits of the last token of those in `sampled`."""
+def make_batch(steps: list[SequenceStep], page_tokens: int) -> Batch:
+    """All tokens in one flat batch; logits of the last `rows` tokens of those that are sampled."""
     batch = Batch([], [], [0], [0], [], [])
     for step in steps:
         end = step.position + len(step.token_ids)
@@ -18,7 +18,8 @@ def make_batch(steps: list[SequenceStep], sampled: list[int], page_tokens: int) 
         batch.pages.extend(step.pages[: -(-end // page_tokens)])
         batch.first_rows.append(len(batch.token_ids))
         batch.first_pages.append(len(batch.pages))
-    batch.output_rows.extend(batch.first_rows[index + 1] - 1 for index in sampled)
+        if step.sampling is not None:
+            batch.output_rows.extend(range(len(batch.token_ids) - step.rows, len(batch.token_ids)))
     return batch
 
 

@@ -10,6 +10,7 @@ from typing import Final
 from tandem_runtime.contracts.sampling import Sampling
 from tandem_runtime.engine.executor import GONE
 from tandem_runtime.engine.prefixes import PrefixHashes
+from tandem_runtime.engine.speculation import Drafter
 
 PATIENCE_SECONDS: Final = 30.0
 """An objective further away than that, or none, counts as this far: so everyone's turn comes."""
@@ -70,6 +71,8 @@ class Request:
     pages_told: int = 0
     prefilled_here: int = 0
     kv_bytes_received: int = 0
+    drafter: Drafter | None = None
+    """Made when its first draft is thought of."""
     given_tokens: int = 0
     """Length of `tokens` at arrival: what prefill has to cover; later tokens are generated here."""
 

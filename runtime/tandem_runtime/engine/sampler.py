@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tandem_runtime.contracts.sampling import Alternatives, Sampling, uniform
+from tandem_runtime.engine.executor import SequenceStep
 
 CACHED_NUMBERS: Final = 1 << 18
 """Rows of so many numbers are drawn from together: their passes stay in the cache of a CPU (2 MiB)."""
@@ -35,6 +36,18 @@ class Drawn:
     ids: list[int] = field(default_factory=list)
     logprobs: list[float | None] = field(default_factory=list)
     alternatives: list[Alternatives] = field(default_factory=list)
+
+
+def places_of(steps: Sequence[SequenceStep]) -> list[Place]:
+    """Of all rows that are sampled, in order: each draft counts as a token for those behind it."""
+    places: list[Place] = []
+    for step in steps:
+        if step.sampling is None:
+            continue
+        for row in range(step.rows):
+            tokens = step.tokens[: len(step.tokens) - step.drafts + row] if step.drafts else step.tokens
+            places.append(Place(step.sampling, step.output_index + row, tokens))
+    return places
 
 
 def sample(logits: Tensor, places: Sequence[Place], ends: Sequence[int] = ()) -> Drawn:

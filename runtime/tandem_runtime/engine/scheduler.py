@@ -6,8 +6,7 @@ Out of pages, the request that ranks last gives its pages back and recomputes la
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from math import inf
 
 from tandem_runtime.contracts.pod_protocol import Reason
@@ -16,6 +15,7 @@ from tandem_runtime.engine.admission import Admission
 from tandem_runtime.engine.batching import BatchGate
 from tandem_runtime.engine.budget import Allowance, PaceKeeper
 from tandem_runtime.engine.counters import Counters
+from tandem_runtime.engine.drafting import Drafting
 from tandem_runtime.engine.estimate import StepEstimate
 from tandem_runtime.engine.events import (
     Broken,
@@ -27,18 +27,11 @@ from tandem_runtime.engine.events import (
     RemoteCommit,
     Reserved,
 )
-from tandem_runtime.engine.executor import Capacity, Plan, SequenceStep, StepResult
+from tandem_runtime.engine.executor import Capacity, Plan, StepResult
 from tandem_runtime.engine.limits import Queued, SchedulerSettings, refusal
 from tandem_runtime.engine.request import Phase, Request, page_count
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """One request's part of a step."""
-
-    request: Request
-    tokens: int
-    samples: bool
+from tandem_runtime.engine.speculation import count_held
+from tandem_runtime.engine.work import Drawn, Work, make_plan, take_apart
 
 
 class Scheduler:
@@ -61,6 +54,7 @@ class Scheduler:
         size = min(settings.batch_requests, capacity.max_sequences)
         self._gate = BatchGate(settings.batching, size, settings.batch_wait_seconds)
         self.context_tokens = min(capacity.max_context_tokens, capacity.pages * capacity.page_tokens)
+        self._drafting = Drafting(settings, capacity.page_tokens, self.context_tokens, self.counters)
 
     @property
     def running(self) -> int:
@@ -174,7 +168,7 @@ class Scheduler:
         request.cached_tokens = max(request.cached_tokens or 0, remote.cached_tokens)
         self._admission.advance(request, len(request.tokens) - request.computed)
         self._enter(request, Phase.DECODE)
-        self._append(request, remote.first_token, remote.logprob, remote.alternatives)
+        self._append(request, [remote.first_token], [remote.logprob], [remote.alternatives])
 
     def _enter(self, request: Request, phase: Phase, deadline: float = inf) -> None:
         request.phase = phase
@@ -197,7 +191,7 @@ class Scheduler:
         self._pace.settle(allowance, any(r.phase is Phase.PREFILL for r in self._running) or bool(self._waiting))
         if not self._waiting:
             self._gate.none_waits()
-        return work
+        return self._drafting.extend(work)
 
     def _allow(self, decoding: list[Request]) -> Allowance:
         settings = self.settings
@@ -275,53 +269,70 @@ class Scheduler:
 
     def steps(self, work: list[Work]) -> Plan:
         """The plan as the executor takes it."""
-        return Plan([self._step(item) for item in work])
-
-    def _step(self, item: Work) -> SequenceStep:
-        request, position = item.request, item.request.computed
-        end = position + item.tokens
-        sampling = request.sampling if item.samples else None
-        pages = request.pages[: page_count(end, self.capacity.page_tokens)]
-        ids = request.tokens[position:end]
-        seen = request.tokens[:end] if sampling is not None and sampling.counts_tokens else ()
-        return SequenceStep(ids, position, pages, sampling, end - request.prompt_tokens, request.prompt_digest, seen)
+        return make_plan(work, self.capacity.page_tokens)
 
     def apply(self, work: list[Work], result: StepResult, now: float) -> None:
         """Takes in what the executor computed."""
-        alternatives = result.alternatives or [[] for _ in work]
-        for item, token, logprob, others in zip(work, result.ids, result.logprobs, alternatives, strict=True):
+        for item, drawn in take_apart(work, result):
             request = item.request
             before = request.computed
-            self._admission.advance(request, item.tokens)
+            self._admission.advance(request, item.tokens - len(item.drafts))
             if request.phase is Phase.PREFILL:
                 here = max(0, min(request.computed, request.given_tokens) - before)
                 request.prefilled_here += here
                 self.counters.prompt_tokens += here
-            if not item.samples:
-                continue
-            if token is None:
-                self.fail(request, Reason.ENGINE_ERROR, "the executor returned no token", True)
-            elif request.handoff:
-                self._enter(request, Phase.SENDING, now + self.settings.sending_seconds)
-                cached = request.cached_tokens or 0
-                done = (request.handle, token, logprob or 0.0, request.computed, cached, others)
-                self._emit(PrefillDone(*done, request.queued_seconds or 0.0))
-            else:
-                self._enter(request, Phase.DECODE)
-                self._append(request, token, logprob or 0.0, others)
+            if item.samples:
+                self._take(item, drawn, now)
 
-    def _append(self, request: Request, token: int, logprob: float, others: Alternatives) -> None:
-        index = request.output_tokens
-        request.tokens.append(token)
-        self.counters.output_tokens += 1
+    def _take(self, item: Work, drawn: Drawn, now: float) -> None:
+        request, token = item.request, drawn.ids[0]
+        if token is None:
+            self.fail(request, Reason.ENGINE_ERROR, "the executor returned no token", True)
+        elif request.handoff:
+            self._enter(request, Phase.SENDING, now + self.settings.sending_seconds)
+            cached = request.cached_tokens or 0
+            done = (request.handle, token, drawn.logprobs[0] or 0.0, request.computed, cached, drawn.alternatives[0])
+            self._emit(PrefillDone(*done, request.queued_seconds or 0.0))
+        else:
+            self._enter(request, Phase.DECODE)
+            held = count_held(item.drafts, drawn.ids)
+            taken = self._append(request, drawn.ids[: held + 1], drawn.logprobs, drawn.alternatives)
+            self._drafting.learn(request, len(item.drafts), held, taken - 1)
+
+    def _append(
+        self,
+        request: Request,
+        ids: Sequence[int | None],
+        logprobs: Sequence[float | None],
+        alternatives: Sequence[Alternatives],
+    ) -> int:
+        """Output up to where the answer ends; of all but the last the KV is computed. Returns how many it took."""
+        index, reason, out = request.output_tokens, "", list[int]()
+        for token in ids:
+            if token is None or reason:
+                break
+            request.tokens.append(token)
+            out.append(token)
+            reason = self._end_reason(request, token)
+        taken = len(out)
+        if taken > 1:
+            self._admission.advance(request, taken - 1)
+        self.counters.output_tokens += taken
+        certain = [logprob or 0.0 for logprob in logprobs[:taken]]
         origin = (request.prefilled_here, request.kv_bytes_received, request.cached_tokens or 0)
-        self._emit(Output(request.handle, index, [token], [logprob], *origin, [others], request.queued_seconds or 0.0))
-        if token in request.sampling.stop_token_ids or (
-            token in self.capacity.eos_token_ids and not request.sampling.ignore_eos
-        ):
-            self._finish(request, "stop")
-        elif request.output_tokens >= request.sampling.max_tokens or len(request.tokens) >= self.context_tokens:
-            self._finish(request, "length")
+        others = list(alternatives[:taken])
+        self._emit(Output(request.handle, index, out, certain, *origin, others, request.queued_seconds or 0.0))
+        if reason:
+            self._finish(request, reason)
+        return taken
+
+    def _end_reason(self, request: Request, token: int) -> str:
+        """Why `token`, its last one, ends the answer; empty when it goes on."""
+        sampling = request.sampling
+        if token in sampling.stop_token_ids or (token in self.capacity.eos_token_ids and not sampling.ignore_eos):
+            return "stop"
+        full = request.output_tokens >= sampling.max_tokens or len(request.tokens) >= self.context_tokens
+        return "length" if full else ""
 
     def leaked_pages(self) -> int:
         """Pages whose books are wrong (BlockPool.leaked); 0 when each reference is that of a request inside."""

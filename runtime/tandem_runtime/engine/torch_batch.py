@@ -18,13 +18,13 @@ from tandem_runtime.ops.attention import block_attention, decode_attention, gath
 
 
 def run_together(model: Llama, pool: KvPool, steps: list[SequenceStep], device: torch.device) -> Tensor:
-    """All tokens in one flat batch -> hidden state of each sequence's last token [sequences, hidden]."""
+    """All tokens in one flat batch -> hidden states of each sequence's last `rows` tokens [sum of rows, hidden]."""
     order = sorted(range(len(steps)), key=lambda index: len(steps[index].token_ids) > 1)
     batch = FlatBatch(pool, [steps[index] for index in order], device, model.config)
     hidden = model.forward(batch.token_ids, batch.positions, batch.attend)
-    back = torch.empty(len(order), dtype=torch.int64, device=device)
-    back[torch.tensor(order, device=device)] = batch.last_rows
-    return hidden[back]
+    ends = dict(zip(order, batch.ends, strict=True))
+    wanted = [row for index, step in enumerate(steps) for row in range(ends[index] - step.rows, ends[index])]
+    return hidden[torch.tensor(wanted, device=device)]
 
 
 class FlatBatch:
@@ -37,19 +37,19 @@ class FlatBatch:
         ids: list[int] = []
         positions: list[int] = []
         pages: list[int] = []
-        last_rows: list[int] = []
+        self.ends: list[int] = []
+        """Of each sequence's rows."""
         for step in steps:
             ids.extend(step.token_ids)
             span = range(step.position, step.position + len(step.token_ids))
             positions.extend(span)
             pages.extend(step.pages[position // page_tokens] for position in span)
-            last_rows.append(len(ids) - 1)
+            self.ends.append(len(ids))
         pool.clear([page for page, position in zip(pages, positions, strict=True) if position % page_tokens == 0])
         self.token_ids, self.positions, self._page = (
             torch.tensor(column, dtype=torch.int64, device=device) for column in (ids, positions, pages)
         )
         self._slot = self.positions % page_tokens
-        self.last_rows = torch.tensor(last_rows, dtype=torch.int64, device=device)
         single = [step for step in steps if len(step.token_ids) == 1]
         self._chunks = steps[len(single) :]
         firsts = [first_page(step.position, config.window_tokens, page_tokens) for step in steps]
@@ -87,15 +87,16 @@ class FlatBatch:
 
 
 def run_alone(model: Llama, pool: KvPool, step: SequenceStep) -> Tensor:
-    """One sequence in fixed blocks -> hidden state of its last token [1, hidden]."""
+    """One sequence in fixed blocks -> hidden states of its last `rows` tokens [rows, hidden]."""
     page_tokens = pool.layout.page_tokens
     end = step.position + len(step.token_ids)
-    hidden = torch.empty(0)
+    hidden: list[Tensor] = []
     for start in range(step.position - step.position % page_tokens, end, page_tokens):
         first, last = max(start, step.position), min(start + page_tokens, end)
         block = FixedBlock(pool, step, start, first, last, model.config)
-        hidden = model.forward(block.token_ids, block.positions, block.attend)[last - 1 - start : last - start]
-    return hidden
+        rows = model.forward(block.token_ids, block.positions, block.attend)
+        hidden.append(rows[max(first, end - step.rows) - start : last - start])
+    return torch.cat(hidden)
 
 
 class FixedBlock:

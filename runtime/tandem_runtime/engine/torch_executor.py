@@ -24,7 +24,7 @@ from tandem_runtime.engine.executor import (
 from tandem_runtime.engine.kv_pool import KvPool
 from tandem_runtime.engine.machine import available_memory_bytes, usable_cpus
 from tandem_runtime.engine.native_batch import is_plain, make_batch, run_greedy
-from tandem_runtime.engine.sampler import Drawn, Place, sample
+from tandem_runtime.engine.sampler import Drawn, places_of, sample
 from tandem_runtime.engine.torch_batch import run_alone, run_together
 from tandem_runtime.models.config import ModelConfig, read_config
 from tandem_runtime.models.llama import Llama
@@ -185,44 +185,43 @@ class TorchExecutor:
         model, pool, steps = self._loaded()[0], self._loaded()[1], plan.sequences
         for index, step in enumerate(steps):
             self._check(index, step)
-        sampled = [index for index, step in enumerate(steps) if step.sampling is not None]
-        ids: list[int | None] = [None] * len(steps)
-        logprobs: list[float | None] = [None] * len(steps)
+        wanted = [step.sampling is not None for step in steps for _ in range(step.rows)]
+        sampled = [row for row, is_wanted in enumerate(wanted) if is_wanted]
+        ids: list[int | None] = [None] * len(wanted)
+        logprobs: list[float | None] = [None] * len(wanted)
         alternatives: list[Alternatives] = []
         with torch.inference_mode():
             if self._native is not None:
-                drawn = self._draw_native(self._native, plan, sampled) if steps else Drawn()
+                drawn = self._draw_native(self._native, plan) if steps else Drawn()
             else:
                 drawn = self._draw(model, pool, plan, sampled)
-        for index, token, logprob in zip(sampled, drawn.ids, drawn.logprobs, strict=True):
-            ids[index], logprobs[index] = token, logprob
+        for row, token, logprob in zip(sampled, drawn.ids, drawn.logprobs, strict=True):
+            ids[row], logprobs[row] = token, logprob
         if any(drawn.alternatives):
-            alternatives = [[] for _ in steps]
-            for index, likeliest in zip(sampled, drawn.alternatives, strict=True):
-                alternatives[index] = likeliest
+            alternatives = [[] for _ in ids]
+            for row, likeliest in zip(sampled, drawn.alternatives, strict=True):
+                alternatives[row] = likeliest
         return StepResult(ids, logprobs, time.monotonic() - started, alternatives)
 
     def _draw(self, model: Llama, pool: KvPool, plan: Plan, sampled: list[int]) -> Drawn:
         steps = plan.sequences
         if self._deterministic:
-            rows = [run_alone(model, pool, step) for step in steps]
-            logits = [model.logits(rows[index]) for index in sampled]
+            hidden = torch.cat([run_alone(model, pool, step) for step in steps]) if steps else torch.empty(0)
+            logits = [model.logits(hidden[row : row + 1]) for row in sampled]  # the shape decides the bits
         else:
             hidden = run_together(model, pool, steps, self._device) if steps else torch.empty(0)
             logits = [model.logits(hidden[sampled])] if sampled else []
-        return self._sample(torch.cat(logits), plan, sampled) if sampled else Drawn()
+        return self._sample(torch.cat(logits), plan) if sampled else Drawn()
 
-    def _draw_native(self, native: NativeModel, plan: Plan, sampled: list[int]) -> Drawn:
-        batch = make_batch(plan.sequences, sampled, PAGE_TOKENS)
-        samplings = [plan.sequences[index].sampling for index in sampled]
-        if all(sampling is not None and is_plain(sampling) for sampling in samplings):
+    def _draw_native(self, native: NativeModel, plan: Plan) -> Drawn:
+        batch = make_batch(plan.sequences, PAGE_TOKENS)
+        if all(step.sampling is None or is_plain(step.sampling) for step in plan.sequences):
             return run_greedy(native, batch)
-        return self._sample(native.logits(batch), plan, sampled)
+        return self._sample(native.logits(batch), plan)
 
-    def _sample(self, logits: Tensor, plan: Plan, sampled: list[int]) -> Drawn:
-        steps = [plan.sequences[index] for index in sampled]
-        places = [Place(step.sampling, step.output_index, step.tokens) for step in steps if step.sampling is not None]
-        return sample(logits, places, tuple(self.capacity.eos_token_ids))
+    def _sample(self, logits: Tensor, plan: Plan) -> Drawn:
+        """`logits`: of the rows that are sampled."""
+        return sample(logits, places_of(plan.sequences), tuple(self.capacity.eos_token_ids))
 
     def _check(self, index: int, step: SequenceStep) -> None:
         capacity = self.capacity

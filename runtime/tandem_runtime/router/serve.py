@@ -23,7 +23,7 @@ from tandem_runtime.contracts import names
 from tandem_runtime.contracts.classes import read_classes
 from tandem_runtime.contracts.coefficients import read_coefficients
 from tandem_runtime.contracts.endpoints import Endpoints, PodEndpoint
-from tandem_runtime.contracts.flags import parse_count, parse_natural, parse_port
+from tandem_runtime.contracts.flags import parse_count, parse_natural, parse_port, parse_speculation
 from tandem_runtime.router.children import Child, keep, stop_all
 
 HOST: Final = "127.0.0.1"
@@ -91,6 +91,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deterministic", action="store_true", help="tokens do not depend on batch or pod (float32)")
     parser.add_argument(
         "--max-context-tokens", type=parse_count, metavar="N", help="prompt and answer together (default: the model's)"
+    )
+    parser.add_argument(
+        "--speculate", type=parse_speculation, default=0, metavar="ngram[:K]", help="as of a pod (default: off)"
     )
     parser.add_argument("--classes", type=Path, metavar="FILE", help="service classes with their objectives (JSON)")
     parser.add_argument("--api-keys", type=Path, metavar="DIR", help="ask for API keys: one file each, in this folder")
@@ -217,6 +220,8 @@ def make_children(args: argparse.Namespace, plan: ServePlan, directory: Path) ->
         engine += ["--coefficients", args.coefficients or EMULATED_COEFFICIENTS]
     if args.deterministic:
         engine += ["--deterministic"]
+    if args.speculate:
+        engine += ["--speculate", f"ngram:{args.speculate}"]
     router = ["router", *common, "--endpoints", str(endpoints_file), "--model-name", model_name(args)]
     if args.classes is not None:
         router += ["--classes", str(args.classes)]

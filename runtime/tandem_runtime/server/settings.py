@@ -10,7 +10,7 @@ from pathlib import Path
 from tandem_runtime.contracts import names
 from tandem_runtime.contracts.coefficients import Coefficients, read_coefficients
 from tandem_runtime.contracts.durations import parse_duration
-from tandem_runtime.contracts.flags import parse_count, parse_port
+from tandem_runtime.contracts.flags import DRAFT_TOKENS, parse_count, parse_port, parse_speculation
 from tandem_runtime.contracts.token_file import TokenFile, TokenFileError, TokenSource
 from tandem_runtime.engine.executor import Executor, ModelError
 from tandem_runtime.engine.limits import SchedulerSettings
@@ -58,6 +58,7 @@ class ServerSettings:
     step_tokens: int | None
     kv: KvSettings
     prefix_cache: bool = True
+    draft_tokens: int = 0
 
     def scheduler(self) -> SchedulerSettings:
         """Of the engine."""
@@ -66,6 +67,7 @@ class ServerSettings:
             step_tokens=self.step_tokens or default,
             deterministic=self.deterministic,
             prefix_cache=self.prefix_cache,
+            draft_tokens=self.draft_tokens,
             warm_up=self.executor == "torch",
         )
 
@@ -168,6 +170,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--emulate-load", action="store_true", help="emulated: take as long to start as the coefficients say")
     add("--kv-scale", type=float, metavar="SHARE", help="emulated: share of the real KV bytes that is sent")
     add("--step-tokens", type=parse_count, metavar="N", help="prompt tokens computed in one step at most")
+    add(
+        "--speculate",
+        type=parse_speculation,
+        default=0,
+        metavar="ngram[:K]",
+        help="check up to K tokens at once that followed the same words before; while few decode and it pays "
+        f"(K: {DRAFT_TOKENS}; default: off)",
+    )
     add("--no-prefix-cache", action="store_true", help="compute every prompt anew, also what was computed before")
 
 
@@ -207,6 +217,7 @@ def read_settings(role: str, args: argparse.Namespace) -> ServerSettings:
         kv_scale=args.kv_scale,
         step_tokens=args.step_tokens,
         prefix_cache=not args.no_prefix_cache,
+        draft_tokens=args.speculate,
         kv=_read_kv(role, args),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tandem_runtime.contracts.hashing import prompt_digest
+from tandem_runtime.contracts.hashing import BLOCK_TOKENS, prompt_digest
 from tandem_runtime.contracts.sampling import Alternatives, Sampling
 from tandem_runtime.engine.events import Broken, Event, Finished, Output, PrefillDone, RemoteCommit, Reserved
 from tandem_runtime.engine.executor import Executor, Plan, StepResult
@@ -40,11 +40,15 @@ class Stepped:
             sampling=sampling,
             deadline=1e9,
             prompt_digest=prompt_digest(prompt),
-            prefixes=PrefixHashes(b"key", salt, self.capacity.page_tokens),
+            prefixes=self._prefixes(salt),
             **more,
         )
         self.scheduler.add(request, 0.0)
         return request
+
+    def _prefixes(self, salt: bytes) -> PrefixHashes | None:
+        size = self.capacity.page_tokens
+        return None if size % BLOCK_TOKENS else PrefixHashes(b"key", salt, size)
 
     def step(self) -> bool:
         """False when there is nothing to do."""

@@ -24,7 +24,8 @@ from tandem_runtime.engine.events import (
 from tandem_runtime.engine.executor import Capacity, StepResult
 from tandem_runtime.engine.limits import SchedulerSettings
 from tandem_runtime.engine.request import Phase, Request
-from tandem_runtime.engine.scheduler import Scheduler, Work
+from tandem_runtime.engine.scheduler import Scheduler
+from tandem_runtime.engine.work import Work
 
 EOS = 99
 CAPACITY = Capacity(

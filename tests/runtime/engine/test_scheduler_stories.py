@@ -16,7 +16,8 @@ from tandem_runtime.engine.executor import GONE, Capacity, StepResult, first_pag
 from tandem_runtime.engine.limits import SchedulerSettings
 from tandem_runtime.engine.prefixes import PrefixHashes
 from tandem_runtime.engine.request import Phase, Request
-from tandem_runtime.engine.scheduler import Scheduler, Work
+from tandem_runtime.engine.scheduler import Scheduler
+from tandem_runtime.engine.work import Work
 
 PAGE = 32
 CAPACITY = Capacity(
@@ -42,6 +43,15 @@ STUCK_STEPS = 400
 """The longest request needs 256 steps alone in the pool; whoever ranks first must be through by then."""
 
 
+REMOTE_TOKEN = 7
+"""The first one of an answer whose KV came from another pod."""
+
+
+def token_at(output_index: int) -> int:
+    """Repeats itself, and every now and then does not."""
+    return 50 + output_index if output_index % 11 == 0 else 20 + output_index % 3
+
+
 class SchedulerMachine(RuleBasedStateMachine):
     """Content of pages is kept beside the scheduler: what a step reads must be what was written for its tokens."""
 
@@ -51,8 +61,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         deterministic=st.booleans(),
         batching=st.sampled_from(list(Batching)),
         window=st.sampled_from([0, 40, 96]),
+        drafts=st.sampled_from([0, 5, 40]),
     )
-    def start(self, pages: int, headroom: int, deterministic: bool, batching: Batching, window: int) -> None:
+    def start(
+        self, pages: int, headroom: int, deterministic: bool, batching: Batching, window: int, drafts: int
+    ) -> None:
         self.events: list[Event] = []
         options = SchedulerSettings(
             step_tokens=48,
@@ -61,6 +74,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             headroom_tokens=headroom,
             remote_kv_seconds=3.0,
             deterministic=deterministic,
+            draft_tokens=drafts,
+            speculative_rows=40,
             batching=batching,
             batch_requests=2,
             batch_wait_seconds=0.5,
@@ -127,7 +142,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             if written is not None:
                 first, tokens = ordinal * PAGE, request.tokens[ordinal * PAGE : (ordinal + 1) * PAGE]
                 self.page_holds[page] = list(enumerate(tokens, first))
-        self.scheduler.commit(RemoteCommit(request.handle, 7, 0.0, 1))
+        self.scheduler.commit(RemoteCommit(request.handle, REMOTE_TOKEN, 0.0, 1))
 
     @rule(steps=st.integers(1, 30), seconds=st.sampled_from([0.0, 0.01, 0.7]))
     def step(self, steps: int, seconds: float) -> None:
@@ -140,7 +155,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         work = self.scheduler.plan(self.now)
         written = [page for item in work for page in self._run(item)]
         assert len(written) == len(set(written)), "two requests wrote the same page"
-        ids = [5 if item.samples else None for item in work]
+        steps = self.scheduler.steps(work).sequences
+        ids = [None if s.sampling is None else token_at(s.output_index + row) for s in steps for row in range(s.rows)]
         self.scheduler.apply(work, StepResult(list(ids), [0.0] * len(ids), 0.0), self.now)
         return work
 
@@ -150,6 +166,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert len(request.pages) * PAGE >= start + item.tokens
         touched = set()
         assert GONE not in request.pages[first_page(start, self.window, PAGE) :]
+        tokens = [*request.tokens[: start + item.tokens - len(item.drafts)], *item.drafts]
         first = first_page(start, self.window, PAGE)
         if request.phase is Phase.DECODE:
             assert len(request.held) <= len(request.pages) - first
@@ -160,9 +177,9 @@ class SchedulerMachine(RuleBasedStateMachine):
                 touched.add(page)
                 assert self.scheduler.blocks.holders(page) == 1, "a page that is shared was written"
                 held = [] if slot == 0 else self.page_holds[page][:slot]
-                self.page_holds[page] = [*held, (position, request.tokens[position])]
+                self.page_holds[page] = [*held, (position, tokens[position])]
             else:
-                assert self.page_holds[page][slot] == (position, request.tokens[position]), "another sequence's KV"
+                assert self.page_holds[page][slot] == (position, tokens[position]), "another sequence's KV"
         return touched
 
     @invariant()
@@ -196,8 +213,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert scheduler.blocks.used == 0
         self.books_are_right()
         for handle in range(1, self.handles + 1):
-            indices = [e.output_index for e in self.events if isinstance(e, Output) and e.handle == handle]
+            outputs = [e for e in self.events if isinstance(e, Output) and e.handle == handle]
+            indices = [e.output_index + number for e in outputs for number in range(len(e.ids))]
             assert indices == list(range(len(indices))), "nothing twice, nothing lost"
+            assert [token for e in outputs for token in e.ids if token != REMOTE_TOKEN] == [
+                token_at(index) for index in indices if not (index == 0 and outputs[0].ids == [REMOTE_TOKEN])
+            ]
         done = [e.handle for e in self.events if isinstance(e, PrefillDone)]
         assert len(done) == len(set(done))
 
