@@ -150,3 +150,18 @@ def test_a_payload_of_the_wrong_size_is_refused() -> None:
         executor.write_pages([0], 0, 1, [memoryview(b"abc")])
     with pytest.raises(ValueError, match="one layer"):
         executor.read_pages([0], 0, 2)
+
+
+def test_drafts_are_answered_row_by_row_and_what_they_wrote_is_written_over() -> None:
+    slept: list[float] = []
+    executor, plain = make(slept), make()
+    tokens = [prefill(executor)]
+    assert prefill(plain) == tokens[0]
+    for index in range(1, 8):
+        tokens += [token for token in plain.execute(next_token(tokens[-1], index)).ids if token is not None]
+    drafts = [tokens[1], tokens[2], tokens[3] ^ 1, tokens[4]]
+    step = SequenceStep([tokens[0], *drafts], 80, PAGES, GREEDY, 1, prompt_digest(PROMPT), drafts=4)
+    assert executor.execute(Plan([step])).ids == tokens[1:6], "ids depend on the place alone"
+    assert slept[-1] <= LAPTOP.step_seconds(1, 80), "a step of decoding, not of prompts"
+    for index in range(4, 8):
+        assert executor.execute(next_token(tokens[index - 1], index)).ids == [tokens[index]]
