@@ -14,7 +14,7 @@ from tandem_runtime.engine.blocks import BlockPool
 from tandem_runtime.engine.emulated_executor import EmulatedExecutor
 from tandem_runtime.engine.executor import GONE, Plan, SequenceError, first_page
 from tandem_runtime.engine.torch_executor import PAGE_TOKENS, TorchExecutor
-from tandem_runtime.models.config import read_config
+from tandem_runtime.models.config import ModelConfig, read_config
 from tandem_runtime.models.families import FAMILIES
 from tandem_runtime.models.make_model import WINDOW_TOKENS, make_model
 
@@ -80,6 +80,21 @@ def test_the_tokens_are_those_of_a_sequence_that_keeps_all_its_pages(
     assert pod.scheduler.blocks.used == 0
     whole = Stream(executor, PROMPT, 0, SAMPLED)
     assert whole.run(60, (96,)) == tokens
+
+
+@pytest.mark.parametrize("mode", [{"deterministic": True}, {}])
+def test_attention_to_the_pages_of_the_window_is_attention_to_all(
+    make: Callable[..., TorchExecutor], mode: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = make(**mode, max_context_tokens=512)
+    executor.load()
+    sampling, chunks = Sampling(40, logprobs=0, ignore_eos=True), (90, 70, 80, 60, 1)
+    seen = Stream(executor, PROMPT, 0, sampling)
+    tokens = seen.run(40, chunks)
+    monkeypatch.setattr(ModelConfig, "window_tokens", 0)  # layers mask by their own
+    whole = Stream(executor, PROMPT, 20, sampling)
+    assert whole.run(40, chunks) == tokens
+    assert whole.logprobs == pytest.approx(seen.logprobs, abs=1e-4)
 
 
 def test_a_page_that_was_given_back_may_hold_anything(make: Callable[..., TorchExecutor]) -> None:
