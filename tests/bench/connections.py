@@ -19,7 +19,7 @@ from tandem_runtime.openai.http_port import raise_file_limit
 
 from tests.bench.report import MISSED, Report
 from tests.bench.router import percentile_ms
-from tests.bench.routers.abuse import Abuse
+from tests.bench.routers.abuse import KINDS, Abuse
 from tests.bench.routers.client import Answered, Shape, drive_all
 from tests.bench.routers.fleet import Pods, cpu_seconds, free_ports, running
 
@@ -38,16 +38,17 @@ def rss_bytes(pid: int, key: str = "VmRSS") -> int:
 
 
 @asynccontextmanager
-async def abused(report: Report, abuse: Abuse, pid: int, idle: int, each: int) -> AsyncIterator[None]:
+async def abused(report: Report, abuse: Abuse, pid: int, options: argparse.Namespace) -> AsyncIterator[None]:
     """Idle connections first, then all the rest, for as long as the block takes."""
     before = rss_bytes(pid)
+    idle = options.idle
     await abuse.open_idle(idle)
     await asyncio.sleep(SETTLE_SECONDS)
     held = rss_bytes(pid) - before
     report.add("idle", "connections", idle)
     report.add("idle", "router_bytes", held)
     report.add("idle", "bytes_a_connection", held / max(1, idle), "", BYTES_A_CONNECTION)
-    abuse.start(each)
+    abuse.start(options.each, options.kinds)
     try:
         yield
     finally:
@@ -72,7 +73,7 @@ async def measure(report: Report, options: argparse.Namespace, port: int, pid: i
     tell(report, "alone", await drive_all([port], shape.schedule(Random(1)), 0), cpu_seconds(pid) - cpu)
     report.add("alone", "router_rss_bytes", rss_bytes(pid))
     abuse = Abuse(port)
-    async with abused(report, abuse, pid, options.idle, options.each):
+    async with abused(report, abuse, pid, options):
         cpu = cpu_seconds(pid)
         answers = await drive_all([port], shape.schedule(Random(2)), 100_000)
         tell(report, "beside", answers, cpu_seconds(pid) - cpu)
@@ -93,6 +94,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--idle", type=int, default=10_000, help="connections that say nothing (default: %(default)s)")
     parser.add_argument("--streams", type=int, default=1000, help="active ones (default: %(default)s)")
     parser.add_argument("--each", type=int, default=100, help="of each kind of abuse (default: %(default)s)")
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS, help="of abuse (default: all)")
     parser.add_argument("--seconds", type=float, default=15.0, help="of new streams a phase (default: %(default)s)")
     return parser.parse_args(argv)
 

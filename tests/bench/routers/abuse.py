@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from random import Random
 
 HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+STREAM = b'{"model":"chat","prompt":"hello","max_tokens":2000,"stream":true}'
+KINDS = ("flood_headers", "trickle", "stay_half_open", "make_noise", "read_slowly", "flood_requests")
 MODELS = b"GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -26,10 +29,10 @@ class Abuse:
             openings = [self._open() for _ in range(min(at_once, count - start))]
             self.idle += [writer for _, writer in await asyncio.gather(*openings)]
 
-    def start(self, each: int) -> None:
+    def start(self, each: int, kinds: Sequence[str] = KINDS) -> None:
         """So many connections of each kind."""
-        kinds = (self._flood_headers, self._trickle, self._stay_half_open, self._make_noise, self._never_read)
-        self._tasks = [asyncio.create_task(self._repeat(kind)) for kind in kinds for _ in range(each)]
+        doings = [getattr(self, f"_{kind}") for kind in kinds]
+        self._tasks = [asyncio.create_task(self._repeat(doing)) for doing in doings for _ in range(each)]
 
     async def stop(self) -> None:
         """Ends all of it."""
@@ -75,7 +78,12 @@ class Abuse:
         writer.write(Random().randbytes(2000))
         await _until_end(reader)
 
-    async def _never_read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _read_slowly(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(STREAM), STREAM))
+        while await reader.read(20):
+            await asyncio.sleep(0.5)
+
+    async def _flood_requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         for _ in range(200):
             writer.write(MODELS * 100)
