@@ -44,4 +44,15 @@ class Team {
 
 Team& team();
 
+// Work below this many rows is done by the caller: waking the others costs more.
+constexpr int64_t kFewRows = 8;
+
+template <typename Body>
+void for_each(int64_t count, bool few, Body&& body) {
+    if (few)
+        for (int64_t index = 0; index < count; ++index) body(index, 0);
+    else
+        team().each(count, body);
+}
+
 }  // namespace tandem
