@@ -20,7 +20,8 @@ MISSED_HEARTBEATS: Final = 3
 
 
 class Layout(msgspec.Struct, frozen=True):
-    """Shape of one page on the wire: [layers, 2 (K, V), kv_heads, page_tokens, head_dim] of `dtype`, contiguous."""
+    """Shape of one page on the wire: [layers, 2 (K, V), kv_heads, page_tokens, head_dim] of `dtype`, contiguous; where
+    that is int8, each [page_tokens, head_dim] is followed by the float32 scales [page_tokens] of its rows."""
 
     layers: int
     kv_heads: int
@@ -54,6 +55,8 @@ class Hello(msgspec.Struct, frozen=True, tag="HELLO"):
     revision: str = ""
     ring: Ring | None = None
     """D only: where payloads may go if P sees the same memory."""
+    quantization: str = "none"
+    """Of the weights; in compat_hash too, here so that a refusal can name it."""
     ring_proof: bytes = b""
     """P only: what D wrote into the ring; the two are on one host and P will use it. Empty: payloads come inline."""
 

@@ -40,6 +40,10 @@ class Capacity:
     """Hash of weights, dtype, page layout, RoPE and KV quantisation: pods that differ must not exchange pages."""
     window_tokens: int = 0
     """Tokens that no layer looks back beyond, the last one included: pages before are never read. 0: all are."""
+    dtype: str = ""
+    """What is computed in; empty: nothing is. The KV's stands in `layout`."""
+    quantization: str = "none"
+    """Of the weights, as --quantization says it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from tandem_runtime.engine.executor import SequenceStep, first_page
 from tandem_runtime.engine.kv_pool import KvPool
 from tandem_runtime.models.config import ModelConfig
 from tandem_runtime.models.llama import Llama
-from tandem_runtime.ops.attention import block_attention, decode_attention, gather, prefill_attention, store
+from tandem_runtime.ops.attention import block_attention, decode_attention, prefill_attention
 
 
 def run_together(model: Llama, pool: KvPool, steps: list[SequenceStep], device: torch.device) -> Tensor:
@@ -70,17 +70,18 @@ class FlatBatch:
     def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Stores the new keys and values, then attends to all of each sequence's."""
         key_pages, value_pages = self._pool.layer(layer)
-        store(keys, values, key_pages, value_pages, self._page, self._slot)
+        key_pages.write(keys, self._page, self._slot)
+        value_pages.write(values, self._page, self._slot)
         window = self._config.window(layer)
         parts: list[Tensor] = []
         row = self._lengths.shape[0]
         if row:
-            context = gather(key_pages, self._table), gather(value_pages, self._table)
+            context = key_pages.read(self._table), value_pages.read(self._table)
             parts.append(decode_attention(query[:row], *context, self._lengths, window))
         for step, start, table in zip(self._chunks, self._chunk_starts, self._chunk_tables, strict=True):
             tokens = len(step.token_ids)
             end = start + tokens
-            context = gather(key_pages, table)[0, :, :end], gather(value_pages, table)[0, :, :end]
+            context = key_pages.read(table)[0, :, :end], value_pages.read(table)[0, :, :end]
             parts.append(prefill_attention(query[row : row + tokens], *context, start, window))
             row += tokens
         return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -126,6 +127,7 @@ class FixedBlock:
     def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Stores the real rows' keys and values, then attends with fixed shapes."""
         key_pages, value_pages = self._pool.layer(layer)
-        store(keys[self._real], values[self._real], key_pages, value_pages, self._page, self._slot)
-        context = gather(key_pages, self._table)[0], gather(value_pages, self._table)[0]
+        key_pages.write(keys[self._real], self._page, self._slot)
+        value_pages.write(values[self._real], self._page, self._slot)
+        context = key_pages.read(self._table)[0], value_pages.read(self._table)[0]
         return block_attention(query, *context, self._behind, self._config.window(layer))

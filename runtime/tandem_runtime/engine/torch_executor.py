@@ -30,6 +30,7 @@ from tandem_runtime.models.config import ModelConfig, read_config
 from tandem_runtime.models.llama import Llama
 from tandem_runtime.models.loader import Checkpoint
 from tandem_runtime.models.native import NativeModel, fits
+from tandem_runtime.ops.kv_pages import plane_bytes
 from tandem_runtime.ops.linear import bfloat16_is_fast_on_cpu
 from tandem_runtime.ops.native import Native, load_native
 from tandem_runtime.ops.packed import Packing
@@ -51,6 +52,8 @@ class TorchExecutor:
 
     `deterministic`: float32, each sequence alone in fixed blocks; tokens depend on nothing but the prompt.
     bfloat16 on a CPU runs on the compiled kernels where there are any; `int8`: with weights and activations rounded.
+    `kv_dtype` int8: keys and values are kept as int8, each token of each head with a scale of its own, so that what is
+    read back depends on that token alone, in deterministic mode too; auto: as `dtype`.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class TorchExecutor:
         max_sequences: int = 64,
         device: str = "auto",
         int8: bool = False,
+        kv_dtype: str = "auto",
     ) -> None:
         self._dir = model_dir
         self._dtype_name = dtype
@@ -73,6 +77,7 @@ class TorchExecutor:
         self._max_sequences = max_sequences
         self._device_name = device
         self._int8 = int8
+        self._kv_dtype_name = kv_dtype
         self._model: Llama | None = None
         self._native: NativeModel | None = None
         self._pool: KvPool | None = None
@@ -97,11 +102,13 @@ class TorchExecutor:
             checkpoint.close()
         few = packing is not None or self._model.weight_bytes < SMALL_MODEL_BYTES
         torch.set_num_threads(1 if few else usable_cpus())
-        layout = make_layout(config, dtype)
+        layout = make_layout(config, torch.int8 if self._kv_dtype_name == "int8" else dtype)
         pages = self._choose_pages(layout, context)
         self._pool = KvPool(layout, pages, dtype, self._device)
         if packing is not None:
             self._native = NativeModel(packing.native, self._model, self._pool.tensor)
+        # int8 weights too: what they compute is another model's KV, and an answer must not hang on who computed it
+        facts = f"{config.rope} {config.norm_eps} {config.windows} {layout} {dtype} {self._int8}"
         self.capacity = Capacity(
             pages=pages,
             page_tokens=PAGE_TOKENS,
@@ -110,11 +117,10 @@ class TorchExecutor:
             vocab_size=config.vocab_size,
             eos_token_ids=config.eos_token_ids,
             layout=layout,
-            compat_hash=blake2b(
-                f"{config.rope} {config.norm_eps} {config.windows} {layout} {self._int8}".encode() + fingerprint,
-                digest_size=16,
-            ).hexdigest(),
+            compat_hash=blake2b(facts.encode() + fingerprint, digest_size=16).hexdigest(),
             window_tokens=config.window_tokens,
+            dtype=name_of(dtype),
+            quantization="int8-dynamic" if self._int8 else "none",
         )
         return self.capacity
 
@@ -152,15 +158,23 @@ class TorchExecutor:
 
     def _choose_packing(self, config: ModelConfig) -> Packing | None:
         """The compiled kernels for bfloat16 on a CPU; None: torch computes."""
-        wanted = config.dtype if self._dtype_name == "auto" else self._dtype_name
-        usable = self._device.type == "cpu" and not self._deterministic and wanted == "bfloat16" and fits(config)
-        native = load_native(usable_cpus()) if usable else None
+        reason = self._unpackable(config)
+        native = None if reason else load_native(usable_cpus())
         if native is None and self._int8:
-            raise ModelError(
-                "int8 needs bfloat16 weights, a CPU and the compiled kernels, and no deterministic mode: "
-                f"this is {wanted} on {self._device}"
-            )
+            reason = reason or "there are no compiled kernels here (the log says why)"
+            raise ModelError(f"int8-dynamic weights cannot be had: {reason}; set --quantization none")
         return None if native is None else Packing(native, self._int8)
+
+    def _unpackable(self, config: ModelConfig) -> str:
+        """Why the compiled kernels do not compute this model; empty when they can."""
+        wanted = config.dtype if self._dtype_name == "auto" else self._dtype_name
+        if self._deterministic:
+            return "deterministic mode computes in float32"
+        if self._device.type != "cpu":
+            return f"the kernels are for CPUs, the device is {self._device}"
+        if wanted != "bfloat16":
+            return f"the kernels take bfloat16 weights, these are {wanted}"
+        return "" if fits(config) else f"the kernels take no head of {config.head_dim} columns"
 
     def _choose_pages(self, layout: Layout, context: int) -> int:
         need = -(-context // PAGE_TOKENS)
@@ -264,7 +278,11 @@ class TorchExecutor:
 
 
 def make_layout(config: ModelConfig, dtype: torch.dtype) -> Layout:
-    """Pages of PAGE_TOKENS tokens for this model."""
-    page_bytes = config.layers * 2 * config.kv_heads * PAGE_TOKENS * config.head_dim * dtype.itemsize
-    name = str(dtype).removeprefix("torch.")
-    return Layout(config.layers, config.kv_heads, config.head_dim, PAGE_TOKENS, name, page_bytes)
+    """Pages of PAGE_TOKENS tokens for this model; `dtype`: what KV is kept in."""
+    page_bytes = config.layers * 2 * config.kv_heads * plane_bytes(PAGE_TOKENS, config.head_dim, dtype)
+    return Layout(config.layers, config.kv_heads, config.head_dim, PAGE_TOKENS, name_of(dtype), page_bytes)
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """bfloat16, int8 ..."""
+    return str(dtype).removeprefix("torch.")

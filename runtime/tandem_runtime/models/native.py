@@ -14,7 +14,7 @@ from tandem_runtime.models.config import ModelConfig
 from tandem_runtime.models.llama import Layer, Llama
 from tandem_runtime.ops.linear import Linear
 from tandem_runtime.ops.native import Native
-from tandem_runtime.ops.native_structs import LayerStruct, LinearStruct, ModelStruct, StepStruct
+from tandem_runtime.ops.native_structs import BFLOAT16, INT8, LayerStruct, LinearStruct, ModelStruct, StepStruct
 from tandem_runtime.ops.packed import PackedLinear
 
 MOST_HEAD_DIM = 256
@@ -39,7 +39,8 @@ def fits(config: ModelConfig) -> bool:
 
 
 class NativeModel:
-    """`model` with packed linears; `pool` is the KV tensor [pages, layers, 2, kv_heads, 32, head_dim] of bfloat16."""
+    """`model` with packed linears; `pool` is the KV tensor, [pages, layers, 2, kv_heads, 32, head_dim] of bfloat16 or
+    [pages, layers, 2, kv_heads, plane_bytes] of int8."""
 
     def __init__(self, native: Native, model: Llama, pool: Tensor) -> None:
         config = model.config
@@ -103,6 +104,7 @@ class NativeModel:
             *(array.ctypes.data for array in arrays),
             self._pool.data_ptr(),
             self._pool[0].nbytes,
+            INT8 if self._pool.dtype == torch.int8 else BFLOAT16,
             self._logits.data_ptr(),
         )
         self.native.step(self._struct, step)

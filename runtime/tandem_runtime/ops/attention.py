@@ -1,6 +1,6 @@
 """Attention over paged KV, reference in plain torch.
 
-The KV of one layer is a pair of views [pages, kv_heads, page_tokens, head_dim] of the pool.
+The KV of one layer is a pair of KvPages, views of the pool.
 """
 
 from __future__ import annotations
@@ -8,20 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional
-
-
-def store(keys: Tensor, values: Tensor, key_pages: Tensor, value_pages: Tensor, page: Tensor, slot: Tensor) -> None:
-    """Writes keys and values [tokens, kv_heads, head_dim] at (page, slot), each int64 [tokens]."""
-    key_pages[page, :, slot] = keys
-    value_pages[page, :, slot] = values
-
-
-def gather(pages_of_layer: Tensor, block_table: Tensor) -> Tensor:
-    """[pages, kv_heads, page_tokens, head_dim], int64 [batch, n] -> [batch, kv_heads, n * page_tokens, head_dim]."""
-    batch, n = block_table.shape
-    _, heads, page_tokens, head_dim = pages_of_layer.shape
-    picked = pages_of_layer.index_select(0, block_table.reshape(-1)).view(batch, n, heads, page_tokens, head_dim)
-    return picked.transpose(1, 2).reshape(batch, heads, n * page_tokens, head_dim)
 
 
 def prefill_attention(query: Tensor, keys: Tensor, values: Tensor, position: int, window: int = 0) -> Tensor:

@@ -58,6 +58,7 @@ class StepStruct(Structure):
         *((name, c_void_p) for name in ("token_ids", "positions", "first_rows", "first_pages", "pages", "output_rows")),
         ("pool", c_void_p),
         ("page_bytes", c_int64),
+        ("kv_kind", c_int64),
         ("logits", c_void_p),
     )
 

@@ -81,6 +81,7 @@ def make_identity(
         layout=capacity.layout,
         max_frame_bytes=MAX_PAYLOAD_BYTES,
         features=["nack", "probe"],
+        quantization=capacity.quantization,
     )
     return KvIdentity(facts, engine, token, settings.limits, settings.shared_memory)
 

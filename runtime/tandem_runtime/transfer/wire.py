@@ -79,6 +79,12 @@ def mismatch(own: kv.Hello, peer: kv.Hello) -> str:
         return "wrong token: both pods must belong to the same deployment"
     if own.proto != peer.proto:
         return f"protocol {peer.proto}, this pod speaks {own.proto}"
+    if own.layout.dtype != peer.layout.dtype:
+        kept = f"KV kept as {peer.layout.dtype}, this pod's as {own.layout.dtype}"
+        return f"{kept}: give both the same --dtype and --kv-dtype"
+    if own.quantization != peer.quantization:
+        held = f"weights with quantization {peer.quantization}, this pod's with {own.quantization}"
+        return f"{held}: give both the same --quantization"
     if own.compat_hash != peer.compat_hash:
         return "different model, dtype, page layout, RoPE or KV quantisation (compat hashes differ)"
     if own.layout != peer.layout:

@@ -146,6 +146,37 @@ def test_int8_stays_near_bfloat16(folder: Path) -> None:
     assert float((want - got)[both].abs().max()) < 0.1 * float(want.abs().max())
 
 
+def test_int8_keys_and_values_are_those_of_the_reference_in_every_page(folder: Path) -> None:
+    pages = []
+    for options in ({"dtype": "float32"}, {}):
+        executor = load(folder, kv_dtype="int8", **options)
+        generate(executor, PROMPT, 2, 20)
+        assert executor._pool is not None
+        views = [view for layer in range(2) for view in executor._pool.layer(layer)]
+        pages.append(torch.stack([view.read(torch.tensor([[0, 1]])).float() for view in views]))
+    want, got = pages
+    largest = want.abs().amax(dim=-1, keepdim=True)
+    assert float(largest.min()) > 0
+    assert float(((got - want) / largest).abs().max()) < 1.5 / 127, "one step, and what sums differ by"
+
+
+def test_int8_keys_and_values_give_the_log_probabilities_of_the_reference(folder: Path) -> None:
+    want = logits_of(load(folder, dtype="float32", kv_dtype="int8"), PROMPT)
+    got = logits_of(load(folder, kv_dtype="int8"), PROMPT)
+    both = (want != 0) & (got != 0)
+    assert both.sum() >= 18
+    assert float((want - got)[both].abs().max()) < LOGIT_TOLERANCE * float(want.abs().max())
+
+
+def test_with_int8_keys_and_values_tokens_do_not_depend_on_how_a_prompt_is_cut_nor_on_rubbish(folder: Path) -> None:
+    executor = load(folder, kv_dtype="int8")
+    want = generate(executor, PROMPT, 12, len(PROMPT))
+    assert executor._pool is not None
+    for chunk in (7, 32):
+        executor._pool.tensor.fill_(-1)  # scales of it are no numbers
+        assert generate(executor, PROMPT, 12, chunk) == want
+
+
 def test_a_tied_head_serves_as_the_embedding_without_a_second_copy(tmp_path: Path) -> None:
     executor = load(write_model(tmp_path / "model", QWEN2))
     assert executor._model is not None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from tandem_runtime.ops import linear
-from tandem_runtime.ops.attention import block_attention, decode_attention, gather, prefill_attention, store
+from tandem_runtime.ops.attention import block_attention, decode_attention, prefill_attention
+from tandem_runtime.ops.kv_pages import KvPages
 from tandem_runtime.ops.norm import rms_norm, swiglu
 from tandem_runtime.ops.rope import apply_rope, rope_tables
 
@@ -56,12 +57,13 @@ def test_a_row_of_a_block_has_the_same_bits_whatever_the_other_rows_hold(numbers
 
 def test_what_is_stored_is_gathered_in_the_order_of_the_table(numbers: torch.Generator) -> None:
     keys, values = torch.randn(2, 2 * PAGE, KV_HEADS, DIM, generator=numbers)
-    key_pages, value_pages = torch.zeros(2, 5, KV_HEADS, PAGE, DIM)
+    key_pages, value_pages = (KvPages(pages, torch.float32) for pages in torch.zeros(2, 5, KV_HEADS, PAGE, DIM))
     table = torch.tensor([[3, 1]])
     positions = torch.arange(2 * PAGE)
-    store(keys, values, key_pages, value_pages, table[0][positions // PAGE], positions % PAGE)
-    assert torch.equal(gather(key_pages, table)[0].transpose(0, 1), keys)
-    assert torch.equal(gather(value_pages, table)[0].transpose(0, 1), values)
+    for pages, rows in ((key_pages, keys), (value_pages, values)):
+        pages.write(rows, table[0][positions // PAGE], positions % PAGE)
+    assert torch.equal(key_pages.read(table)[0].transpose(0, 1), keys)
+    assert torch.equal(value_pages.read(table)[0].transpose(0, 1), values)
 
 
 def test_rope_keeps_lengths_and_depends_on_distance_alone(numbers: torch.Generator) -> None:

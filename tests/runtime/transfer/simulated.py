@@ -30,6 +30,7 @@ from tandem_runtime.engine.events import (
     RemotePage,
     Reserved,
 )
+from tandem_runtime.engine.executor import Executor
 from tandem_runtime.engine.limits import SchedulerSettings
 from tandem_runtime.engine.loop import Engine
 from tandem_runtime.engine.prefixes import PrefixHashes
@@ -59,9 +60,9 @@ class Clock:
 class SteppedEngine(Engine):
     """The real engine, turned by hand instead of by its thread."""
 
-    def __init__(self, clock: Clock, pages: int, window: int) -> None:
+    def __init__(self, clock: Clock, pages: int, window: int, executor: Executor | None = None) -> None:
         coefficients = type(FAST)(**{f: getattr(FAST, f) for f in FAST.__struct_fields__} | {"kv_tokens": pages * 32})
-        executor = EmulatedExecutor(coefficients, window_tokens=window, sleep=lambda _: None)
+        executor = executor or EmulatedExecutor(coefficients, window_tokens=window, sleep=lambda _: None)
         self.out: list[Event] = []
         super().__init__(executor, SETTINGS, self.out.extend, lambda: clock.now)
         self.scheduler = Scheduler(executor.load(), SETTINGS, self._events.append)
@@ -95,9 +96,9 @@ class Wire:
 class PrefillPod:
     """The shell of `sender_link`, without I/O."""
 
-    def __init__(self, clock: Clock, number: int, window: int = 0) -> None:
+    def __init__(self, clock: Clock, number: int, window: int = 0, executor: Executor | None = None) -> None:
         self.number, self.clock = number, clock
-        self.engine = SteppedEngine(clock, 10, window)
+        self.engine = SteppedEngine(clock, 10, window, executor)
         self.layout = self.engine.scheduler.capacity.layout
         self.jobs: dict[tuple[str, int], tuple[Outbound, int, Wire]] = {}
         self._by_handle: dict[int, tuple[str, int]] = {}
@@ -195,9 +196,11 @@ class PrefillPod:
 class DecodePod:
     """The shells of `receiver` and `receiver_link`, without I/O."""
 
-    def __init__(self, clock: Clock, incarnation: str, wires: dict[int, Wire], window: int = 0) -> None:
+    def __init__(
+        self, clock: Clock, incarnation: str, wires: dict[int, Wire], window: int = 0, executor: Executor | None = None
+    ) -> None:
         self.clock, self.incarnation, self.wires = clock, incarnation, wires
-        self.engine = SteppedEngine(clock, 14, window)
+        self.engine = SteppedEngine(clock, 14, window, executor)
         self.layout = self.engine.scheduler.capacity.layout
         self.fetches: dict[int, tuple[Pull, Inbound]] = {}
         self.inbound: dict[tuple[str, int], Inbound] = {}

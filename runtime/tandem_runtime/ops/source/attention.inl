@@ -51,12 +51,31 @@ static inline void mix(const float* const* weights, int rows, const float* value
                 out[row * head_dim + place] += weights[row][token] * values[token * head_dim + place];
 }
 
-// bf16 [32][head_dim] -> float [head_dim][32]
-static inline void turn_keys(const bf16* keys, int64_t tokens, int64_t head_dim, float* out) {
-    for (int64_t token = 0; token < tokens; ++token)
-        for (int64_t at = 0; at < head_dim; ++at) out[at * kPageTokens + token] = widen(keys[token * head_dim + at]);
+// bf16 or int8 [32][head_dim] -> float [head_dim][32]
+static inline void turn_keys(const char* plane, int32_t kind, int64_t tokens, int64_t head_dim, float* out) {
+    const bf16* keys = (const bf16*)plane;
+    const int8_t* codes = (const int8_t*)plane;
+    const float* scales = (const float*)(plane + kPageTokens * head_dim);
+    if (kind == kInt8)
+        for (int64_t token = 0; token < tokens; ++token)
+            for (int64_t at = 0; at < head_dim; ++at)
+                out[at * kPageTokens + token] = (float)codes[token * head_dim + at] * scales[token];
+    else
+        for (int64_t token = 0; token < tokens; ++token)
+            for (int64_t at = 0; at < head_dim; ++at) out[at * kPageTokens + token] = widen(keys[token * head_dim + at]);
     for (int64_t token = tokens; token < kPageTokens; ++token)
         for (int64_t at = 0; at < head_dim; ++at) out[at * kPageTokens + token] = 0;
+}
+
+static inline void widen_values(const char* plane, int32_t kind, int64_t tokens, int64_t head_dim, float* out) {
+    const bf16* values = (const bf16*)plane;
+    const int8_t* codes = (const int8_t*)plane;
+    const float* scales = (const float*)(plane + kPageTokens * head_dim);
+    if (kind == kInt8)
+        for (int64_t token = 0; token < tokens; ++token)
+            for (int64_t at = token * head_dim; at < (token + 1) * head_dim; ++at) out[at] = (float)codes[at] * scales[token];
+    else
+        for (int64_t at = 0; at < tokens * head_dim; ++at) out[at] = widen(values[at]);
 }
 
 // Softmax of one row's scores of one page, as far as it sees them; returns by what the row's old sums shrink.
@@ -96,9 +115,8 @@ static void attend(const Attention& w, int64_t begin, int64_t end, int64_t page_
         const int64_t start = page * kPageTokens;
         const int64_t tokens = least(kPageTokens, w.position + end - start);
         const int64_t place = (int64_t)w.pages[page] * w.page_bytes;
-        const bf16* v = (const bf16*)(w.values + place);
-        turn_keys((const bf16*)(w.keys + place), tokens, dim, keys);
-        for (int64_t at = 0; at < tokens * dim; ++at) values[at] = widen(v[at]);
+        turn_keys(w.keys + place, w.kind, tokens, dim, keys);
+        widen_values(w.values + place, w.kind, tokens, dim, values);
         for (int64_t row = 0; row < rows; row += 3) {
             const int count = (int)least(3, rows - row);
             const float* query[3];

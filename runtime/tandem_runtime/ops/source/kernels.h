@@ -13,6 +13,11 @@ constexpr int kMaxHeadDim = 256;
 constexpr int kAttentionRows = 48;  // queries that share one page's conversion
 
 enum Kind : int32_t { kBf16 = 0, kInt8 = 1 };
+// Bytes of one head's keys or values in a page; of kInt8 the codes of all tokens, then a float scale of each.
+constexpr int64_t plane_bytes(int64_t head_dim, int32_t kind) {
+    return kPageTokens * (kind == kInt8 ? head_dim + 4 : head_dim * 2);
+}
+
 enum Epilogue : int32_t { kStore = 0, kAdd = 1, kSwiglu = 2 };
 
 // Rows [row, row + rows) of a batch. A tiled matrix of C columns keeps a tile at row * C, column after column.
@@ -48,6 +53,7 @@ struct Attention {
     const char* keys;        // of this layer and head in page 0; pages `page_bytes` apart
     const char* values;
     int64_t page_bytes;
+    int32_t kind;            // of keys and values
     int32_t group, head_dim;  // query heads of one KV head, side by side
     int64_t window;          // 0: none
 };

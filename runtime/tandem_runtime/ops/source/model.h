@@ -37,6 +37,7 @@ struct Step {
     const int64_t* output_rows;  // rows whose logits are wanted
     char* pool;
     int64_t page_bytes;
+    int64_t kv_kind;  // of what pages hold: kBf16 or kInt8
     float* logits;  // [outputs, vocabulary]
 };
 

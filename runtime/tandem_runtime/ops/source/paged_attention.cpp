@@ -77,22 +77,25 @@ void PagedAttention::merge(const Model& model, int64_t index, const std::vector<
 void PagedAttention::run(const Model& model, const Layer& layer, int64_t index, const Step& step, const float* qkv,
                          const std::vector<Tile>& tiles, const std::vector<int32_t>& tile_of, float* tiled) {
     const int64_t dim = model.head_dim, width = (model.heads + 2 * model.kv_heads) * dim;
-    const int64_t group = model.heads / model.kv_heads, plane = model.kv_heads * kPageTokens * dim;
+    const int64_t group = model.heads / model.kv_heads;
+    const int32_t kind = static_cast<int32_t>(step.kv_kind);
+    const int64_t plane = plane_bytes(dim, kind);
     plan(model, layer, step);
     float *partial = partial_.take(0), *top = top_.take(0), *sum = sum_.take(0);
     for_each(static_cast<int64_t>(works_.size()), false, [&](int64_t number, int) {
         const Unit& unit = units_[works_[number].unit];
         const int64_t split = works_[number].split, pages = unit.page_end - unit.page_begin;
         const int64_t first = step.first_rows[unit.sequence], rows = (unit.end - unit.begin) * group;
-        const bf16* keys = reinterpret_cast<const bf16*>(step.pool) + index * 2 * plane + unit.head * kPageTokens * dim;
+        const char* keys = step.pool + (index * 2 * model.kv_heads + unit.head) * plane;
         const Attention work = {
             qkv + first * width + unit.head * group * dim,
             width,
             step.positions[first],
             step.pages + step.first_pages[unit.sequence],
-            reinterpret_cast<const char*>(keys),
-            reinterpret_cast<const char*>(keys + plane),
+            keys,
+            keys + model.kv_heads * plane,
             step.page_bytes,
+            kind,
             static_cast<int32_t>(group),
             static_cast<int32_t>(dim),
             layer.window,
