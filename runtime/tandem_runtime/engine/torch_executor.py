@@ -167,7 +167,8 @@ class TorchExecutor:
 
     def _unpackable(self, config: ModelConfig) -> str:
         """Why the compiled kernels do not compute this model; empty when they can."""
-        wanted = config.dtype if self._dtype_name == "auto" else self._dtype_name
+        own = "bfloat16" if self._int8 else config.dtype  # rounding to int8 costs far more than the way to bfloat16
+        wanted = own if self._dtype_name == "auto" else self._dtype_name
         if self._deterministic:
             return "deterministic mode computes in float32"
         if self._device.type != "cpu":

@@ -24,6 +24,7 @@ from tandem_runtime.contracts.classes import read_classes
 from tandem_runtime.contracts.coefficients import read_coefficients
 from tandem_runtime.contracts.endpoints import Endpoints, PodEndpoint
 from tandem_runtime.contracts.flags import parse_count, parse_natural, parse_port, parse_speculation
+from tandem_runtime.contracts.precision import add_precision_arguments, read_precision
 from tandem_runtime.router.children import Child, keep, stop_all
 
 HOST: Final = "127.0.0.1"
@@ -89,6 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--executor", choices=("torch", "emulated"), default="torch", help="default: torch")
     parser.add_argument("--coefficients", metavar="NAME_OR_FILE", help="of the emulated executor (default: laptop)")
     parser.add_argument("--deterministic", action="store_true", help="tokens do not depend on batch or pod (float32)")
+    add_precision_arguments(parser)
     parser.add_argument(
         "--max-context-tokens", type=parse_count, metavar="N", help="prompt and answer together (default: the model's)"
     )
@@ -220,6 +222,7 @@ def make_children(args: argparse.Namespace, plan: ServePlan, directory: Path) ->
         engine += ["--coefficients", args.coefficients or EMULATED_COEFFICIENTS]
     if args.deterministic:
         engine += ["--deterministic"]
+    engine += read_precision(args).flags()
     if args.speculate:
         engine += ["--speculate", f"ngram:{args.speculate}"]
     router = ["router", *common, "--endpoints", str(endpoints_file), "--model-name", model_name(args)]

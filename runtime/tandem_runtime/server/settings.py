@@ -11,6 +11,7 @@ from tandem_runtime.contracts import names
 from tandem_runtime.contracts.coefficients import Coefficients, read_coefficients
 from tandem_runtime.contracts.durations import parse_duration
 from tandem_runtime.contracts.flags import DRAFT_TOKENS, parse_count, parse_port, parse_speculation
+from tandem_runtime.contracts.precision import Precision, add_precision_arguments, read_precision
 from tandem_runtime.contracts.token_file import TokenFile, TokenFileError, TokenSource
 from tandem_runtime.engine.executor import Executor, ModelError
 from tandem_runtime.engine.limits import SchedulerSettings
@@ -40,7 +41,7 @@ class ServerSettings:
     coefficients: Coefficients | None
     max_context_tokens: int | None
     deterministic: bool
-    dtype: str
+    precision: Precision
     pod_name: str
     address: str
     revision: str
@@ -89,7 +90,12 @@ class ServerSettings:
         from tandem_runtime.engine.torch_executor import TorchExecutor
 
         return TorchExecutor(
-            self.model, dtype=self.dtype, deterministic=self.deterministic, max_context_tokens=self.max_context_tokens
+            self.model,
+            dtype=self.precision.dtype,
+            deterministic=self.deterministic,
+            max_context_tokens=self.max_context_tokens,
+            int8=self.precision.quantization == "int8-dynamic",
+            kv_dtype=self.precision.kv_dtype,
         )
 
 
@@ -101,12 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--coefficients", metavar="NAME_OR_FILE", help=f"emulated: its speed (default: {DEFAULT_COEFFICIENTS})")
     add("--max-context-tokens", type=parse_count, metavar="N", help="prompt and answer together (default: the model's)")
     add("--deterministic", action="store_true", help="float32, one sequence at a time: the same tokens everywhere")
-    add(
-        "--dtype",
-        choices=("auto", "bfloat16", "float32", "float16"),
-        default="auto",
-        help="of weights and KV (auto: the model's)",
-    )
+    add_precision_arguments(parser)
     add(
         "--pod-name",
         default=socket.gethostname(),
@@ -193,6 +194,9 @@ def read_settings(role: str, args: argparse.Namespace) -> ServerSettings:
         raise ConfigError("--model DIR is needed with --executor torch; --executor emulated needs none")
     if args.kv_scale is not None and not 0 < args.kv_scale <= 1:
         raise ConfigError(f"--kv-scale {args.kv_scale} must be above 0 and at most 1")
+    precision = read_precision(args)
+    if complaint := precision.complaint(args.executor, args.deterministic):
+        raise ConfigError(complaint)
     return ServerSettings(
         role=role,
         executor=args.executor,
@@ -200,7 +204,7 @@ def read_settings(role: str, args: argparse.Namespace) -> ServerSettings:
         coefficients=coefficients,
         max_context_tokens=args.max_context_tokens,
         deterministic=args.deterministic,
-        dtype=args.dtype,
+        precision=precision,
         pod_name=args.pod_name,
         address=args.address,
         revision=args.revision,

@@ -83,6 +83,9 @@ class Probes:
             "waiting_tokens": state.waiting_tokens,
             "kv_used": state.kv_used_tokens,
             "kv_total": state.kv_total_tokens,
+            "dtype": pod.engine.capacity.dtype,
+            "quantization": pod.engine.capacity.quantization,
+            "kv_dtype": pod.engine.capacity.layout.dtype,
             "max_sequences": pod.engine.capacity.max_sequences,
             "preemptions": engine.scheduler.counters.preempted,
             "draft_tokens": engine.scheduler.counters.draft_tokens,
@@ -121,10 +124,13 @@ def _engine_metrics(pod: Pod) -> list[Metric]:
     phases: list[tuple[Any, float]] = [({"phase": name}, count) for name, count in (state.phases or {}).items()]
     failures: list[tuple[Any, float]] = [({"reason": name}, count) for name, count in pod.failures.items()]
     drained = pod.drained or DrainReport(0)
+    capacity = pod.engine.capacity
+    held = {"dtype": capacity.dtype, "quantization": capacity.quantization, "kv_dtype": capacity.layout.dtype}
     labels, used = pod.requests.labels, state.used_pages / max(1, state.total_pages)
     ends: list[tuple[Any, float]] = [({"end": end}, getattr(drained, end)) for end in ("completed", "migrated", "lost")]
     return [
         gauge("tandem_engine_ready", "1 when requests can be served", int(pod.ready)),
+        gauge("tandem_engine_precision_info", "1; how weights and KV are held", 1, held),
         gauge("vllm:num_requests_running", "Requests that hold pages", state.running, labels),
         gauge("vllm:num_requests_waiting", "Requests that wait for pages", state.waiting, labels),
         gauge("vllm:kv_cache_usage_perc", "Share of the pages in use", used, labels),
