@@ -1,11 +1,9 @@
-"""Steps of sequences for the compiled kernels, and the choice of greedy tokens without another pass in torch."""
+"""Steps of sequences for the compiled kernels."""
 
 from __future__ import annotations
 
-from tandem_runtime.contracts.sampling import Sampling
 from tandem_runtime.engine.executor import SequenceStep
-from tandem_runtime.engine.sampler import Drawn
-from tandem_runtime.models.native import Batch, NativeModel
+from tandem_runtime.models.native import Batch
 
 
 def make_batch(steps: list[SequenceStep], page_tokens: int) -> Batch:
@@ -21,15 +19,3 @@ def make_batch(steps: list[SequenceStep], page_tokens: int) -> Batch:
         if step.sampling is not None:
             batch.output_rows.extend(range(len(batch.token_ids) - step.rows, len(batch.token_ids)))
     return batch
-
-
-def is_plain(sampling: Sampling) -> bool:
-    """Whether the likeliest token is all that is wanted."""
-    return sampling.temperature == 0 and sampling.logprobs is None and not sampling.changes_logits
-
-
-def run_greedy(model: NativeModel, batch: Batch) -> Drawn:
-    """For a batch that is_plain throughout."""
-    logits = model.logits(batch)
-    rows = logits.shape[0]
-    return Drawn(model.native.reduce_logits(logits)[1].tolist(), [None] * rows, [[] for _ in range(rows)])

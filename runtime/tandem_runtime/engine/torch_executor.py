@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tandem_runtime.contracts.kv_protocol import Layout
 from tandem_runtime.contracts.sampling import Alternatives
+from tandem_runtime.engine.compiled_sampler import sample_compiled
 from tandem_runtime.engine.executor import (
     Capacity,
     ModelError,
@@ -23,7 +24,7 @@ from tandem_runtime.engine.executor import (
 )
 from tandem_runtime.engine.kv_pool import KvPool
 from tandem_runtime.engine.machine import available_memory_bytes, usable_cpus
-from tandem_runtime.engine.native_batch import is_plain, make_batch, run_greedy
+from tandem_runtime.engine.native_batch import make_batch
 from tandem_runtime.engine.sampler import Drawn, places_of, sample
 from tandem_runtime.engine.torch_batch import run_alone, run_together
 from tandem_runtime.models.config import ModelConfig, read_config
@@ -229,10 +230,8 @@ class TorchExecutor:
         return self._sample(torch.cat(logits), plan) if sampled else Drawn()
 
     def _draw_native(self, native: NativeModel, plan: Plan) -> Drawn:
-        batch = make_batch(plan.sequences, PAGE_TOKENS)
-        if all(step.sampling is None or is_plain(step.sampling) for step in plan.sequences):
-            return run_greedy(native, batch)
-        return self._sample(native.logits(batch), plan)
+        logits = native.logits(make_batch(plan.sequences, PAGE_TOKENS))
+        return sample_compiled(native.native, logits, places_of(plan.sequences), tuple(self.capacity.eos_token_ids))
 
     def _sample(self, logits: Tensor, plan: Plan) -> Drawn:
         """`logits`: of the rows that are sampled."""

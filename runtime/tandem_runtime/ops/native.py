@@ -6,15 +6,14 @@ import ctypes
 import logging
 import os
 import threading
-from ctypes import c_char_p, c_double, c_int32, c_int64, c_void_p
+from ctypes import Array, c_char_p, c_double, c_int32, c_int64, c_void_p
 from functools import cache
 from typing import Final
 
-import torch
 from torch import Tensor
 
 from tandem_runtime.native.build import OPS, BuildError, find_library
-from tandem_runtime.ops.native_structs import PARTS, LinearStruct, ModelStruct, StepStruct
+from tandem_runtime.ops.native_structs import PARTS, ChoiceStruct, ChosenStruct, LinearStruct, ModelStruct, StepStruct
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ class Native:
             "tandem_pack": (None, [c_void_p, c_int64, c_int64, c_int32, c_int32, c_void_p, c_void_p]),
             "tandem_linear": (None, [c_void_p, c_void_p, c_int64, c_void_p]),
             "tandem_step": (None, [c_void_p, c_void_p]),
-            "tandem_reduce_logits": (None, [c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_void_p]),
+            "tandem_choose_rows": (None, [c_void_p, c_int64, c_int64, c_void_p, c_void_p]),
             "tandem_part_seconds": (None, [c_void_p, c_int32]),
             "tandem_read": (None, [c_void_p, c_int64]),
         }
@@ -69,16 +68,13 @@ class Native:
         with self._lock:
             self._library.tandem_step(ctypes.addressof(model), ctypes.addressof(step))
 
-    def reduce_logits(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """float32 [rows, vocab] -> largest of each row, its first index, sum of exp(logit - largest)."""
+    def choose_rows(self, logits: Tensor, choices: Array[ChoiceStruct], chosen: ChosenStruct) -> None:
+        """float32 [rows, vocab], contiguous, one choice for each row; see sampler.h."""
         rows, count = logits.shape
-        top, total = torch.empty(rows), torch.empty(rows)
-        index = torch.empty(rows, dtype=torch.int64)
         with self._lock:
-            self._library.tandem_reduce_logits(
-                logits.data_ptr(), rows, count, top.data_ptr(), index.data_ptr(), total.data_ptr()
+            self._library.tandem_choose_rows(
+                logits.data_ptr(), rows, count, ctypes.addressof(choices), ctypes.addressof(chosen)
             )
-        return top, index, total
 
     def part_seconds(self, reset: bool = False) -> dict[str, float]:
         """Seconds that steps spent in each part since the last reset."""

@@ -1,8 +1,8 @@
-"""The structures of source/kernels.h and source/model.h, field by field."""
+"""The structures of source/kernels.h, source/model.h and source/sampler.h, field by field."""
 
 from __future__ import annotations
 
-from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_double, c_float, c_int32, c_int64, c_void_p
 from typing import Final
 
 BFLOAT16: Final = 0
@@ -60,6 +60,29 @@ class StepStruct(Structure):
         ("page_bytes", c_int64),
         ("kv_kind", c_int64),
         ("logits", c_void_p),
+    )
+
+
+class ChoiceStruct(Structure):
+    """How one row is chosen from."""
+
+    _fields_ = (
+        *((name, c_double) for name in ("temperature", "top_p", "min_p", "number")),
+        *((name, c_double) for name in ("repetition", "frequency", "presence")),
+        *((name, c_int64) for name in ("top_k", "alternatives")),
+        *(("tokens", c_void_p), ("token_count", c_int64), ("answered", c_int64)),
+        *(("biased", c_void_p), ("biases", c_void_p), ("biased_count", c_int64)),
+        *(("barred", c_void_p), ("barred_count", c_int64)),
+    )
+
+
+class ChosenStruct(Structure):
+    """What was chosen: int64 and double arrays, one number a row, or `most` of the alternatives."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in ("ids", "logprobs")),
+        ("most", c_int64),
+        *((name, c_void_p) for name in ("others", "other_logprobs")),
     )
 
 

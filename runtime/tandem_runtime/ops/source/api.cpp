@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "model.h"
+#include "sampler.h"
 #include "threads.h"
 
 using namespace tandem;
@@ -59,11 +60,8 @@ void tandem_linear(const Linear* weight, const float* x, int64_t rows, float* ou
 
 void tandem_step(const Model* model, const Step* step) { run_step(*chosen, *model, *step); }
 
-// For each row: largest logit, its first index, and the sum of exp(logit - largest).
-void tandem_reduce_logits(const float* logits, int64_t rows, int64_t count, float* top, int64_t* index, float* sum) {
-    share(rows, [&](int64_t row, int) {
-        chosen->reduce_logits(logits + row * count, count, top + row, index + row, sum + row);
-    });
+void tandem_choose_rows(const float* logits, int64_t rows, int64_t count, const Choice* choices, const Chosen* out) {
+    choose_rows(*chosen, logits, rows, count, choices, *out);
 }
 
 void tandem_part_seconds(double* seconds, int32_t reset) {

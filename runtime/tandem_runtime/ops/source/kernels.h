@@ -11,6 +11,8 @@ constexpr int kMaxRows = 6;        // rows of a tile: accumulators of 6 rows fil
 constexpr int kPageTokens = 32;    // of the KV cache
 constexpr int kMaxHeadDim = 256;
 constexpr int kAttentionRows = 48;  // queries that share one page's conversion
+constexpr int kSampleBlock = 256;   // logits that the sampler looks at or passes by together
+constexpr double kLowestExponent = -50;  // of e: less likely tokens together are far below the rounding of a sum
 
 enum Kind : int32_t { kBf16 = 0, kInt8 = 1 };
 // Bytes of one head's keys or values in a page; of kInt8 the codes of all tokens, then a float scale of each.
@@ -76,8 +78,10 @@ struct Kernels {
     // row the largest score and the sum. Rows are token after token, the group's heads inside.
     void (*attend)(const Attention& work, int64_t begin, int64_t end, int64_t page_begin, int64_t page_end, float* out,
                    float* top, float* sum);
-    // Largest value, its first index, and the sum of exp(value - largest).
-    void (*reduce_logits)(const float* logits, int64_t count, float* top, int64_t* index, float* sum);
+    // Largest of each kSampleBlock logits; false when one of them is not a number.
+    bool (*scan)(const float* logits, int64_t count, float* tops);
+    // Weights exp((logit - top) * inverse) of at most kSampleBlock logits, 0 where below `floor`; returns their sum.
+    double (*weigh)(const float* logits, int64_t count, double top, double inverse, float floor, double* weights);
     float (*read)(const char* memory, int64_t bytes);  // reads all of it: the bandwidth that there is
 };
 

@@ -12,6 +12,8 @@ namespace TANDEM_SPACE {
 
 #include "rows.inl"
 
+#include "sampling.inl"
+
 }  // namespace TANDEM_SPACE
 
 #define TANDEM_TEXT_(name) #name
@@ -20,7 +22,7 @@ namespace here = TANDEM_SPACE;
 
 extern const Kernels TANDEM_TABLE = {
     TANDEM_TEXT(TANDEM_SPACE), here::kPanel, here::packed_bytes, here::pack, here::unpack_row, here::gemm, here::norm,
-    here::quantise, here::attend, here::reduce_logits, here::read,
+    here::quantise, here::attend, here::scan, here::weigh, here::read,
 };
 
 }  // namespace tandem

@@ -1,4 +1,4 @@
-// Work on rows: normalisation, quantisation of activations, logits, and reading memory as fast as it goes.
+// Work on rows: normalisation, quantisation of activations, and reading memory as fast as it goes.
 
 static void norm(const float* x, const float* weight, float eps, int64_t columns, Tile tile, float* tiled) {
     float* out = tiled + tile.row * columns;
@@ -35,22 +35,6 @@ static void quantise(const float* tiled, int64_t columns, int32_t top, Tile tile
             out[(column / 2 * rows + row) * 2 + column % 2] = (int16_t)(int32_t)((value + 12582912.0f) - 12582912.0f);
         }
     for (int row = 0; columns % 2 && row < rows; ++row) out[(columns / 2 * rows + row) * 2 + 1] = 0;
-}
-
-static void reduce_logits(const float* logits, int64_t count, float* top, int64_t* index, float* sum) {
-    F tops = spread(-INFINITY);
-    int64_t at = 0;
-    for (; at + W <= count; at += W) tops = larger(load<F>(logits + at), tops);
-    float best = top_of(tops);
-    for (; at < count; ++at) best = logits[at] > best ? logits[at] : best;
-    *top = best;
-    *index = 0;
-    while (*index + 1 < count && logits[*index] != best) ++*index;
-    F sums = {};
-    float rest = 0;
-    for (at = 0; at + W <= count; at += W) sums += exponential(load<F>(logits + at) - best);
-    for (; at < count; ++at) rest += exponential(spread(logits[at] - best))[0];
-    *sum = sum_of(sums) + rest;
 }
 
 static float read(const char* memory, int64_t bytes) {
