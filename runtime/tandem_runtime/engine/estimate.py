@@ -125,17 +125,18 @@ class StepEstimate:
         self._told: Coefficients | None = None
         self._told_at = -1
 
-    def learn(self, sequences: int, kv_tokens: int, prefill_tokens: int, attended: float, seconds: float) -> None:
-        """What a step did (as Iteration says it), and how long it took."""
-        if prefill_tokens and sequences:
+    def learn(self, rows: int, kv_tokens: int, prefill_tokens: int, attended: float, seconds: float) -> None:
+        """What a step did (as Iteration says it), and how long it took. A draft is computed as a sequence's token is:
+        it counts as a row of its own, but reads no KV of its own."""
+        if prefill_tokens and rows:
             # What the prompts added: a busy pod has few steps without anybody decoding.
             if self._decode.samples >= ENOUGH:
-                added = seconds - self.step_seconds(sequences, kv_tokens)
+                added = seconds - self.step_seconds(rows, kv_tokens)
                 self._prefill.learn((1.0, prefill_tokens, attended), max(added, LEAST_ADDED * seconds))
         elif prefill_tokens:
             self._prefill.learn((1.0, prefill_tokens, attended), seconds)
-        elif sequences:
-            self._decode.learn((1.0, sequences, kv_tokens), seconds)
+        elif rows:
+            self._decode.learn((1.0, rows, kv_tokens), seconds)
 
     @property
     def known(self) -> bool:
@@ -146,9 +147,9 @@ class StepEstimate:
         """Of one chunk; 0 before any was seen."""
         return self._prefill.predict((1.0, tokens, attended))
 
-    def step_seconds(self, sequences: int, kv_tokens: int) -> float:
-        """Of one decode step; 0 before any was seen."""
-        return self._decode.predict((1.0, sequences, kv_tokens))
+    def step_seconds(self, rows: int, kv_tokens: int) -> float:
+        """Of one decode step, a row for each sequence and for each draft; 0 before any was seen."""
+        return self._decode.predict((1.0, rows, kv_tokens))
 
     def tokens_within(self, seconds: float, context: int) -> int:
         """The longest chunk behind `context` tokens that takes no longer."""

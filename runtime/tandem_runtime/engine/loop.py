@@ -56,6 +56,7 @@ class Iteration:
     """One step, for calibration: decoding sequences, their KV tokens, prompt tokens computed, seconds.
 
     `prefill_attended`: over the prompt tokens, the tokens that each attends to; n (context + n / 2) of one chunk.
+    `rows`: of the decoding sequences, their drafts included.
     """
 
     n: int
@@ -63,6 +64,7 @@ class Iteration:
     prefill_tokens: int
     seconds: float
     prefill_attended: float = 0.0
+    rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +240,7 @@ class Engine:
         self.iterations.append(iteration)
         self.iterations_total += 1
         self.scheduler.estimate.learn(
-            iteration.n, iteration.kv_tokens, iteration.prefill_tokens, iteration.prefill_attended, iteration.seconds
+            iteration.rows, iteration.kv_tokens, iteration.prefill_tokens, iteration.prefill_attended, iteration.seconds
         )
         self.scheduler.apply(work, result, self._clock())
 
@@ -313,9 +315,10 @@ class Engine:
 def measure(work: list[Work], seconds: float) -> Iteration:
     """What a step did; to be called before its result is applied."""
     decoding = [w.request.computed for w in work if w.request.phase is Phase.DECODE]
+    rows = len(decoding) + sum(len(w.drafts) for w in work)
     prompts = [(w.tokens, w.request.computed) for w in work if w.request.phase is Phase.PREFILL]
     attended = sum(tokens * (context + tokens / 2) for tokens, context in prompts)
-    return Iteration(len(decoding), sum(decoding), sum(tokens for tokens, _ in prompts), seconds, attended)
+    return Iteration(len(decoding), sum(decoding), sum(tokens for tokens, _ in prompts), seconds, attended, rows)
 
 
 def layers_per_frame(layers: int, page_bytes: int, max_frame_bytes: int = 16 << 20) -> int:

@@ -8,9 +8,13 @@ from random import Random
 import pytest
 from tandem_runtime.contracts.coefficients import Coefficients, Decode, Prefill, read_coefficients
 from tandem_runtime.contracts.kv_protocol import Layout
+from tandem_runtime.contracts.sampling import Sampling
 from tandem_runtime.engine.budget import PaceKeeper
 from tandem_runtime.engine.estimate import StepEstimate
 from tandem_runtime.engine.executor import Capacity
+from tandem_runtime.engine.loop import measure
+from tandem_runtime.engine.request import Phase, Request
+from tandem_runtime.engine.work import Work
 
 CAPACITY = Capacity(
     pages=100,
@@ -138,3 +142,24 @@ def test_steps_that_do_both_teach_what_prompts_add_to_them() -> None:
         added = 0.7 * TRUE.prefill_seconds(4 * n)
         estimate.learn(8, 4000, 4 * n, 4 * n * 2.0 * n, TRUE.step_seconds(8, 4000) + added)
     assert estimate.prefill_seconds(128, 128 * 64.0) == pytest.approx(0.7 * TRUE.prefill_seconds(128), rel=0.1)
+
+
+def decoding(number: int, computed: int) -> Request:
+    request = Request(number, [1] * (computed + 1), computed, Sampling(100), inf, 0)
+    request.phase, request.computed = Phase.DECODE, computed
+    return request
+
+
+def test_drafts_that_are_checked_count_as_rows_so_that_steps_without_them_are_predicted_right() -> None:
+    random, estimate = Random(5), StepEstimate(CAPACITY)
+    for _ in range(200):
+        work = []
+        for number in range(random.randint(1, 8)):
+            drafts = (1,) * random.choice((0, 0, 3, 7))
+            work.append(Work(decoding(number, random.randint(10, 4000)), 1 + len(drafts), True, drafts))
+        rows, kv_tokens = sum(item.tokens for item in work), sum(item.request.computed for item in work)
+        step = measure(work, TRUE.step_seconds(rows, kv_tokens))
+        assert (step.n, step.rows, step.kv_tokens, step.prefill_tokens) == (len(work), rows, kv_tokens, 0)
+        estimate.learn(step.rows, step.kv_tokens, 0, 0.0, step.seconds)
+    for n in (1, 4, 8):
+        assert estimate.step_seconds(n, 500 * n) == pytest.approx(TRUE.step_seconds(n, 500 * n), rel=0.02)
