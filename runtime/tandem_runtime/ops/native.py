@@ -17,7 +17,7 @@ from tandem_runtime.ops.native_structs import PARTS, ChoiceStruct, ChosenStruct,
 
 log = logging.getLogger(__name__)
 
-INSTRUCTION_SETS: Final = ("avx512", "avx2", "generic")
+INSTRUCTION_SETS: Final = ("amx", "avx512_vnni_bf16", "avx512", "avx2", "generic")
 """Best first. Set TANDEM_INSTRUCTION_SET to force one, `none` for plain torch."""
 FORCE: Final = "TANDEM_INSTRUCTION_SET"
 

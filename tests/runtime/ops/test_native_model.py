@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from safetensors.torch import save_file
 from tandem_runtime.contracts.sampling import Sampling
 from tandem_runtime.engine.executor import Plan, SequenceStep
 from tandem_runtime.engine.torch_executor import TorchExecutor
+
+from tests.runtime.ops.emulation import WIDE, emulated
 
 BASE: dict[str, Any] = {
     "hidden_size": 64,
@@ -88,6 +92,14 @@ def generate(executor: TorchExecutor, prompt: list[int], count: int, chunk: int,
         if token is not None:
             tokens.append(token)
     return tokens[len(prompt) :]
+
+
+@pytest.fixture(autouse=True, params=("best", *(f"{name}, emulated" for name in WIDE)))
+def kernels(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The best kernels of this CPU, and those that it may lack."""
+    name, _, how = request.param.partition(", ")
+    with emulated(name) if how else nullcontext():
+        yield
 
 
 @pytest.fixture(params=FAMILIES)

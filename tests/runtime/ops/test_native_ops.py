@@ -1,9 +1,10 @@
-"""Compiled kernels of every instruction set that this CPU runs, beside torch in float64."""
+"""Compiled kernels of every instruction set that this CPU runs or that can be emulated, beside torch in float64."""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -20,6 +21,8 @@ from tandem_runtime.ops.native_structs import (
 from tandem_runtime.ops.packed import Packing
 from torch.nn import functional
 
+from tests.runtime.ops.emulation import WIDE, emulated
+
 TOLERANCE = 1e-5
 """Of the largest value: weights are exact, sums are float32 in another order; int8 sums are exact."""
 ONE_STEP = 5e-3
@@ -30,12 +33,18 @@ INT8_NOISE = 2e-2
 KINDS = (LinearStruct, LayerStruct, ModelStruct, StepStruct, ChoiceStruct, ChosenStruct)
 
 
-@pytest.fixture(params=INSTRUCTION_SETS, scope="module")
+FINE_ROWS = 7
+"""Wide instruction sets round the activations of larger batches to 8 bits where weights are int8."""
+
+
+@pytest.fixture(params=(*INSTRUCTION_SETS, *(f"{name}, emulated" for name in WIDE)), scope="module")
 def native(request: pytest.FixtureRequest) -> Iterator[Native]:
-    try:
-        yield Native(request.param, 2)
-    except BuildError as error:
-        pytest.skip(f"unverified here: {error}")
+    name, _, how = request.param.partition(", ")
+    with emulated(name) if how else nullcontext():
+        try:
+            yield Native(name, 2)
+        except BuildError as error:
+            pytest.skip(f"unverified here: {error}")
 
 
 def numbers(*shape: int) -> torch.Tensor:
@@ -52,9 +61,22 @@ def rounded(rows: torch.Tensor, top: int) -> torch.Tensor:
     return (rows.float() / scale).round().double() * scale
 
 
-def reference(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, int8: bool) -> torch.Tensor:
+def largest_activation(native: Native, rows: int, columns: int) -> int:
+    fine = rows <= FINE_ROWS or native.instruction_set not in WIDE
+    return min(2047, (2**31 - 1) // (127 * (columns + 1))) if fine else 127
+
+
+def reference(
+    native: Native, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, int8: bool
+) -> torch.Tensor:
     if int8:
-        x, weight = rounded(x, min(2047, (2**31 - 1) // (127 * (x.shape[1] + 1)))), rounded(weight, 127)
+        x, weight = rounded(x, largest_activation(native, *x.shape)), rounded(weight, 127)
+    elif native.instruction_set in WIDE:
+        x = x.bfloat16()
+    return product(x, weight, bias)
+
+
+def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     return functional.linear(x.double(), weight.double(), None if bias is None else bias.double())
 
 
@@ -66,10 +88,10 @@ def test_a_packed_linear_is_the_product_for_any_number_of_rows(
 ) -> None:
     weight, bias = numbers(n, k).bfloat16(), numbers(n).bfloat16() if biased else None
     linear = Packing(native, int8)(weight, bias)
-    for rows in (*range(1, 9), 13, 32):
+    for rows in (*range(1, 10), 13, 17, 32, 33, 131):
         x = numbers(rows, k)
-        assert distance(linear(x), reference(x, weight, bias, int8)) < (ONE_STEP if int8 else TOLERANCE)
-        assert distance(linear(x), reference(x, weight, bias, False)) < INT8_NOISE
+        assert distance(linear(x), reference(native, x, weight, bias, int8)) < (ONE_STEP if int8 else TOLERANCE)
+        assert distance(linear(x), product(x, weight, bias)) < INT8_NOISE
 
 
 @pytest.mark.parametrize("inner", [5, 16, 44])
@@ -77,16 +99,31 @@ def test_a_packed_linear_is_the_product_for_any_number_of_rows(
 def test_gate_and_up_in_one_panel_give_their_gated_product(native: Native, inner: int, int8: bool) -> None:
     weight, bias = numbers(2 * inner, 64).bfloat16(), numbers(2 * inner).bfloat16()
     linear = Packing(native, int8)(weight, bias, pairs=True)
-    for rows in (1, 4, 7):
+    for rows in (1, 4, 7, 8, 19):
         x = numbers(rows, 64)
-        gate, up = reference(x, weight, bias, int8).chunk(2, dim=-1)
+        gate, up = reference(native, x, weight, bias, int8).chunk(2, dim=-1)
         assert distance(linear(x), functional.silu(gate) * up) < (ONE_STEP if int8 else TOLERANCE)
 
 
 def test_int8_sums_stay_exact_where_they_are_largest(native: Native) -> None:
     """All products of one sign: what saturating instructions would get wrong."""
     weight = torch.full((32, 4096), 3.0).bfloat16()
-    assert distance(Packing(native, True)(weight)(torch.full((2, 4096), 5.0)), torch.full((2, 32), 61440.0)) < 1e-6
+    for rows in (2, 20):
+        got = Packing(native, True)(weight)(torch.full((rows, 4096), 5.0))
+        assert distance(got, torch.full((rows, 32), 61440.0)) < 1e-6
+
+
+@pytest.mark.parametrize(("n", "k"), [(70, 33), (33, 100), (64, 520)])
+def test_integers_are_multiplied_exactly(native: Native, n: int, k: int) -> None:
+    """With these largest values all scales are 1 and no sum is above 2^24."""
+    weight = (numbers(n, k) * 40).round().clamp(-127, 127)
+    weight[:, 0] = 127
+    linear = Packing(native, True)(weight.bfloat16())
+    for rows in (1, 2, 5, 7, 8, 16, 21, 40, 150):
+        top = largest_activation(native, rows, k)
+        x = (numbers(rows, k) * top / 4).round().clamp(-top, top)
+        x[:, k - 1] = -top
+        assert torch.equal(linear(x).double(), product(x, weight))
 
 
 def test_structures_are_as_large_as_the_compiler_has_them() -> None:

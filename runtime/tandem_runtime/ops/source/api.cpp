@@ -6,6 +6,7 @@
 #include "model.h"
 #include "sampler.h"
 #include "threads.h"
+#include "wide.h"
 
 using namespace tandem;
 
@@ -18,10 +19,10 @@ const Kernels* find(const char* name) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     if (!std::strcmp(name, "avx2") && avx2) return &kAvx2;
-    if (!std::strcmp(name, "avx512") && avx512) return &kAvx512;
+    if (!std::strcmp(name, "avx512") && has_avx512()) return &kAvx512;
+    if (!std::strcmp(name, "avx512_vnni_bf16") && has_bf16_dots()) return &bf16_kernels();
+    if (!std::strcmp(name, "amx") && allow_tiles()) return &amx_kernels();
 #endif
     return nullptr;
 }

@@ -8,6 +8,10 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#if defined(TANDEM_INTRINSICS)  // tests: some of them as plain loops
+#include TANDEM_INTRINSICS
+#endif
 #endif
 
 #include "kernels.h"
+#include "wide.h"

@@ -8,6 +8,7 @@ namespace tandem {
 using bf16 = uint16_t;
 
 constexpr int kMaxRows = 6;        // rows of a tile: accumulators of 6 rows fill the registers of AVX2
+constexpr int kAllRows = 1 << 30;
 constexpr int kPageTokens = 32;    // of the KV cache
 constexpr int kMaxHeadDim = 256;
 constexpr int kAttentionRows = 48;  // queries that share one page's conversion
@@ -38,8 +39,9 @@ struct Linear {
 
 struct Gemm {
     const Linear* weight;
-    const void* a;           // tiled: float (bf16 weights) or pairs of int16 (int8 weights)
+    const void* a;           // what `prepare` made, else tiled floats
     const float* a_scales;   // of each row, int8 only
+    int32_t top;             // largest activation, int8 only
     const Tile* tiles;
     int64_t tile_count;
     float* out;              // kStore, kAdd: row-major, `stride` floats a row; kSwiglu: tiled, n / 2 columns
@@ -62,18 +64,23 @@ struct Attention {
 
 struct Kernels {
     const char* name;
-    int32_t panel;  // columns
+    int32_t panel;      // columns
+    int32_t tile_rows;  // at most; with 1 a tiled matrix is row-major
+    int32_t fine_rows;  // int8: activations of batches up to here keep 12 bits, those of larger ones 8
     int64_t (*packed_bytes)(int64_t n, int64_t k, int32_t kind);
     // Packs panels [begin, end) of row-major bf16 [n, k] (kInt8: quantises, scales in panel order).
     void (*pack)(const bf16* weight, int64_t n, int64_t k, int32_t kind, int32_t pairs, void* data, float* scales,
                  int64_t begin, int64_t end);
     // Row of a packed bf16 matrix, as floats.
     void (*unpack_row)(const Linear& weight, int64_t row, float* out);
+    // Room for what `prepare` makes of a batch; 0: `gemm` reads the tiled floats themselves.
+    int64_t (*input_bytes)(int64_t rows, int64_t k, int32_t kind, int32_t top);
+    // One tile of a tiled float matrix as `gemm` reads it: for int8 integers of at most `top`, and scales by row.
+    void (*prepare)(const float* tiled, int64_t columns, int32_t kind, int32_t top, Tile tile, void* input,
+                    float* scales);
     void (*gemm)(const Gemm& work, int64_t panel_begin, int64_t panel_end);
     // RMSNorm of one tile's rows of x [., columns] into a tiled float matrix.
     void (*norm)(const float* x, const float* weight, float eps, int64_t columns, Tile tile, float* tiled);
-    // One tile of a tiled float matrix to pairs of int16, at most `top` in size; scales by row.
-    void (*quantise)(const float* tiled, int64_t columns, int32_t top, Tile tile, int32_t* pairs, float* scales);
     // Tokens [begin, end) against pages [page_begin, page_end): out [rows, head_dim] not divided yet, and for each
     // row the largest score and the sum. Rows are token after token, the group's heads inside.
     void (*attend)(const Attention& work, int64_t begin, int64_t end, int64_t page_begin, int64_t page_end, float* out,
@@ -89,6 +96,9 @@ extern const Kernels kGeneric;
 #if defined(__x86_64__)
 extern const Kernels kAvx2;
 extern const Kernels kAvx512;
+// Those of kAvx512 but for matrices: instructions for pairs of bf16 and quads of int8, and for tiles of them.
+const Kernels& bf16_kernels();
+const Kernels& amx_kernels();
 #endif
 
 }  // namespace tandem

@@ -6,6 +6,8 @@ namespace TANDEM_SPACE {
 
 #include "vectors.inl"
 
+#include "panels.inl"
+
 #include "matrix.inl"
 
 #include "attention.inl"
@@ -21,8 +23,8 @@ namespace TANDEM_SPACE {
 namespace here = TANDEM_SPACE;
 
 extern const Kernels TANDEM_TABLE = {
-    TANDEM_TEXT(TANDEM_SPACE), here::kPanel, here::packed_bytes, here::pack, here::unpack_row, here::gemm, here::norm,
-    here::quantise, here::attend, here::scan, here::weigh, here::read,
+    TANDEM_TEXT(TANDEM_SPACE), here::kPanel, kMaxRows, kAllRows, here::packed_bytes, here::pack, here::unpack_row,
+    here::input_bytes, here::quantise, here::gemm, here::norm, here::attend, here::scan, here::weigh, here::read,
 };
 
 }  // namespace tandem

@@ -2,23 +2,8 @@
 // shift and a mask make two vectors of floats. int8: for each pair of k, W lanes of (k, k + 1) of the low columns, then
 // of the high ones. Matrices of `pairs` have gate columns low and up columns high.
 
-constexpr int kPanel = 2 * W;
 // Bytes to fetch ahead of use: longer than memory's latency at full bandwidth.
 constexpr int kAhead = 2048;
-
-static int64_t panels_of(int64_t n, int32_t pairs) {
-    return pairs ? (n / 2 + W - 1) / W : (n + kPanel - 1) / kPanel;
-}
-
-// Row of the weight that stands in column `column` of panel `panel`; -1: padding.
-static int64_t row_of(int64_t n, int32_t pairs, int64_t panel, int column) {
-    if (!pairs) {
-        const int64_t row = panel * kPanel + column;
-        return row < n ? row : -1;
-    }
-    const int64_t place = panel * W + column % W;
-    return place < n / 2 ? place + (column < W ? 0 : n / 2) : -1;
-}
 
 static int64_t packed_bytes(int64_t n, int64_t k, int32_t kind) {
     const int64_t panels = (n + kPanel - 1) / kPanel + 1;  // one more: halves of pairs are padded apart

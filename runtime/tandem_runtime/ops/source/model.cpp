@@ -20,6 +20,7 @@ namespace {
 constexpr int64_t kPieceBytes = 96 << 10, kReusedBytes = 256 << 10;
 // Activations of int8 linears are rounded to 12 bits where the sum of products allows: they stay exact in int32.
 constexpr int64_t kTopActivation = 2047;
+constexpr int32_t kCoarseActivation = 127;
 
 class Timer {
   public:
@@ -34,9 +35,9 @@ class Timer {
 };
 
 // Rows in tiles of nearly equal size.
-void make_tiles(int64_t rows, std::vector<Tile>& tiles) {
+void make_tiles(int64_t rows, int64_t most, std::vector<Tile>& tiles) {
     tiles.clear();
-    const int64_t count = (rows + kMaxRows - 1) / kMaxRows;
+    const int64_t count = (rows + most - 1) / most;
     for (int64_t index = 0; index < count; ++index) {
         const int64_t begin = rows * index / count, end = rows * (index + 1) / count;
         tiles.push_back({static_cast<int32_t>(begin), static_cast<int32_t>(end - begin)});
@@ -65,38 +66,43 @@ class Runner {
     std::vector<int32_t> tile_of_;  // of each row
     PagedAttention attention_;
     Scratch<float> x_, tiled_, wide_, qkv_, scales_, angles_, picked_;
-    Scratch<int32_t> pairs_;
+    Scratch<char> prepared_;
     float *input_ = nullptr;  // tiled: what the next linear reads
     int64_t input_rows_ = 0;
     Timer timer_;
 
     void set_rows(int64_t rows) {
-        make_tiles(rows, tiles_);
+        make_tiles(rows, kernels_.tile_rows, tiles_);
         tile_of_.resize(rows);
         for (size_t index = 0; index < tiles_.size(); ++index)
             for (int32_t row = 0; row < tiles_[index].rows; ++row) tile_of_[tiles_[index].row + row] = static_cast<int32_t>(index);
         input_rows_ = rows;
     }
     bool few() const { return input_rows_ <= kFewRows; }
+
+    template <typename Body>
+    void each_tile(Body&& body) {
+        const int64_t count = static_cast<int64_t>(tiles_.size()), each = kMaxRows / kernels_.tile_rows;
+        for_each((count + each - 1) / each, few(), [&](int64_t piece, int) {
+            for (int64_t index = piece * each; index < count && index < (piece + 1) * each; ++index) body(tiles_[index]);
+        });
+    }
 };
 
 void Runner::norm(const float* weight, float eps, int64_t columns, const float* x) {
     input_ = tiled_.take(input_rows_ * columns);
-    for_each(static_cast<int64_t>(tiles_.size()), few(),
-             [&](int64_t index, int) { kernels_.norm(x, weight, eps, columns, tiles_[index], input_); });
+    each_tile([&](Tile tile) { kernels_.norm(x, weight, eps, columns, tile, input_); });
 }
 
 void Runner::multiply(const Linear& weight, float* out, int64_t stride, Epilogue epilogue) {
-    Gemm work = {&weight, input_, nullptr, tiles_.data(), static_cast<int64_t>(tiles_.size()), out, stride, epilogue};
-    int64_t row_bytes = weight.k * 2;
-    if (weight.kind == kInt8) {
-        row_bytes = weight.k;
-        int32_t* pairs = pairs_.take(input_rows_ * ((weight.k + 1) / 2));
-        float* scales = scales_.take(input_rows_);
-        const int32_t top = top_activation(weight.k);
-        for_each(work.tile_count, few(),
-                 [&](int64_t index, int) { kernels_.quantise(input_, weight.k, top, tiles_[index], pairs, scales); });
-        work.a = pairs, work.a_scales = scales;
+    const int64_t row_bytes = weight.kind == kInt8 ? weight.k : weight.k * 2;
+    const int32_t top = input_rows_ > kernels_.fine_rows ? kCoarseActivation : top_activation(weight.k);
+    float* scales = scales_.take(input_rows_);
+    Gemm work = {&weight, input_, scales, top, tiles_.data(), static_cast<int64_t>(tiles_.size()), out, stride, epilogue};
+    if (const int64_t bytes = kernels_.input_bytes(input_rows_, weight.k, weight.kind, top)) {
+        char* prepared = prepared_.take(bytes);
+        each_tile([&](Tile tile) { kernels_.prepare(input_, weight.k, weight.kind, top, tile, prepared, scales); });
+        work.a = prepared;
     }
     const int64_t panel = kernels_.panel, panels = (weight.n + panel - 1) / panel + 1;
     const int64_t wanted = few() ? kPieceBytes : kReusedBytes;

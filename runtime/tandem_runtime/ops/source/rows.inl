@@ -15,10 +15,14 @@ static void norm(const float* x, const float* weight, float eps, int64_t columns
     }
 }
 
-static void quantise(const float* tiled, int64_t columns, int32_t top, Tile tile, int32_t* pairs, float* scales) {
+static int64_t input_bytes(int64_t rows, int64_t k, int32_t kind, int32_t) {
+    return kind == kInt8 ? rows * ((k + 1) / 2) * 4 : 0;
+}
+
+static void quantise(const float* tiled, int64_t columns, int32_t, int32_t top, Tile tile, void* input, float* scales) {
     const int rows = tile.rows;
     const float* from = tiled + tile.row * columns;
-    int16_t* out = (int16_t*)(pairs + tile.row * ((columns + 1) / 2));
+    int16_t* out = (int16_t*)((int32_t*)input + tile.row * ((columns + 1) / 2));
     float largest[kMaxRows] = {}, inverse[kMaxRows];
     for (int64_t column = 0; column < columns; ++column)
         for (int row = 0; row < rows; ++row) {

@@ -40,11 +40,11 @@ static inline float top_of(F value) {
 
 // Sum of products of the two int16 in each lane; no product of ours overflows.
 static inline I dot_pairs(S a, S b) {
-#if TANDEM_WIDTH == 16  // wider than 4 is chosen on x86-64 only
+#if TANDEM_WIDTH == 16 && defined(__AVX512BW__)  // wider than 4 is chosen on x86-64 only
     return (I)_mm512_madd_epi16((__m512i)a, (__m512i)b);
 #elif TANDEM_WIDTH == 8
     return (I)_mm256_madd_epi16((__m256i)a, (__m256i)b);
-#elif defined(__SSE2__)
+#elif TANDEM_WIDTH == 4 && defined(__SSE2__)
     return (I)_mm_madd_epi16((__m128i)a, (__m128i)b);
 #else
     const I x = (I)a, y = (I)b;
@@ -53,7 +53,7 @@ static inline I dot_pairs(S a, S b) {
 }
 
 static inline S widen(B bytes) {
-#if TANDEM_WIDTH == 16  // one instruction, where GCC 12 makes four of the conversion below
+#if TANDEM_WIDTH == 16 && defined(__AVX512BW__)  // one instruction, where GCC 12 makes four of the conversion below
     return (S)_mm512_cvtepi8_epi16((__m256i)bytes);
 #elif TANDEM_WIDTH == 8
     return (S)_mm256_cvtepi8_epi16((__m128i)bytes);
