@@ -66,7 +66,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     def _scaled(self, prefill_ratio: float, decode_ratio: float) -> Coefficients:
         theta = _times(self.prefill.gain, self.prefill_line.scale, prefill_ratio)
         phi = _times(self.decode.gain, self.decode_line.scale, decode_ratio)
-        return msgspec.structs.replace(self.prior, prefill=Prefill(*theta), decode=Decode(*phi))
+        return self.prior.with_terms(Prefill(*theta), Decode(*phi))
 
     def prefill_deviation(self, new_tokens: int, context_tokens: int = 0) -> float:
         """Relative standard deviation of the predicted prefill: about 0.5 before any sample."""
@@ -84,10 +84,9 @@ def start(prior: Coefficients, physics: Coefficients | None = None, share: float
     Without it `share` of the prior stands for it; 0 when the prior is a guess and not a roofline.
     """
     theta, phi = prior.prefill, prior.decode
-    floor = physics or msgspec.structs.replace(
-        prior,
-        prefill=Prefill(0.0, share * theta.theta1_s, share * theta.theta2_s),
-        decode=Decode(share * phi.phi0_s, 0.0, share * phi.phi2_s),
+    floor = physics or prior.with_terms(
+        Prefill(0.0, share * theta.theta1_s, share * theta.theta2_s),
+        Decode(share * phi.phi0_s, 0.0, share * phi.phi2_s),
     )
     low, high = floor.prefill, floor.decode
     first = theta.theta0_s or theta.theta1_s * 100 or 1e-3

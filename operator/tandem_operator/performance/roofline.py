@@ -212,10 +212,9 @@ def limit(
     free = msgspec.structs.replace(hardware, constants=ideal)
     parts = terms(shape, free, tensor_parallel, quantization, sequences=1)
     whole = prior(shape, hardware, tensor_parallel, quantization)
-    return msgspec.structs.replace(
-        whole,
-        prefill=Prefill(0.0, parts.prefill_compute_s, parts.prefill_attention_s),
-        decode=Decode(parts.decode_weights_s, parts.decode_sequence_s - SEQUENCE_S, parts.decode_kv_s),
+    return whole.with_terms(
+        Prefill(0.0, parts.prefill_compute_s, parts.prefill_attention_s),
+        Decode(parts.decode_weights_s, parts.decode_sequence_s - SEQUENCE_S, parts.decode_kv_s),
     )
 
 

@@ -153,7 +153,7 @@ def _reversals(scenario: Scenario, moves: list[Move]) -> int:
 def _check(scenario: Scenario, fleet: Fleet) -> None:
     """Every request is somewhere, and none was served for less than it takes."""
     ledger = fleet.ledger
-    inside = sum(verdict == Verdict.IN_FLIGHT for verdict in ledger.verdict)
+    inside = ledger.verdict.count(Verdict.IN_FLIGHT)
     if inside != fleet.inside():
         raise AssertionError(f"{inside} requests have not ended, the fleet holds {fleet.inside()}")
     bound = fluid_gpu_hours(scenario, fleet, range(len(ledger)), completed_only=True)

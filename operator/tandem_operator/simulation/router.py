@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from math import inf
 from typing import TYPE_CHECKING
 
-import msgspec
 from tandem_runtime.policy.choice import NOTHING_CACHED, Pair, choose
 from tandem_runtime.policy.dispatch import next_dispatch, next_look
 from tandem_runtime.policy.fleet import ChoiceLaw
@@ -65,25 +64,11 @@ class Router:
     def submit(self, flight: Flight, resumed: bool = False) -> None:
         """A new request, or one whose pod went."""
         now = self._events.now
-        priority, expected = self._fleet.expects(flight)
-        entry = Waiting(
-            id=flight.id,
-            arrived=flight.arrived_s,
-            timeout_at=flight.timeout_s,
-            tokens=flight.context,
-            objective_at=flight.deadline_s,
-            priority=priority,
-            request_class=flight.slo_class,
-            cached_tokens=flight.hinted_cached,
-            output_tokens=expected,
-            tpot_seconds=flight.tpot_s,
-            resumed=resumed,
-            streaming=flight.first_s >= 0,
-        )
-        if not self._flights and not self._pumping and self._dispatch_at_once(entry, flight, now):
+        alone = not self._flights and not self._pumping
+        if alone and self._dispatch_at_once(self._entry(flight, resumed), flight, now):
             return
         seconds = self.known.service_seconds(flight.context, flight.hinted_cached)
-        entry = msgspec.structs.replace(entry, service_seconds=seconds)
+        entry = self._entry(flight, resumed, seconds)
         try:
             self.queue.add(entry, now, pods=self._no_pod_since is None)
         except QueueFull:
@@ -93,6 +78,24 @@ class Router:
         self._flights[flight.id] = flight
         if not waited or self._dirty or now >= min(self._look_s, self._expire_s + EXPIRE_EVERY_S):
             self.pump()  # else nothing has changed since the last look, and that left others waiting
+
+    def _entry(self, flight: Flight, resumed: bool, service_seconds: float = 0.0) -> Waiting:
+        priority, expected = self._fleet.expects(flight)
+        return Waiting(
+            id=flight.id,
+            arrived=flight.arrived_s,
+            timeout_at=flight.timeout_s,
+            tokens=flight.context,
+            objective_at=flight.deadline_s,
+            priority=priority,
+            service_seconds=service_seconds,
+            request_class=flight.slo_class,
+            cached_tokens=flight.hinted_cached,
+            output_tokens=expected,
+            tpot_seconds=flight.tpot_s,
+            resumed=resumed,
+            streaming=flight.first_s >= 0,
+        )
 
     def _dispatch_at_once(self, entry: Waiting, flight: Flight, now: float) -> bool:
         """With nobody else in the queue the queue has no say: the choice is all there is."""

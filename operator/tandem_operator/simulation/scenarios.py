@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from tandem_runtime.contracts.coefficients import Coefficients
+from tandem_runtime.contracts.coefficients import Coefficients, Decode, Prefill
 
 from tandem_operator.simulation import loads
 from tandem_operator.simulation.demand import peak_pods
@@ -146,16 +146,8 @@ def _vary(made: Scenario, variant: str, quick: bool) -> Scenario:
 
 def mistaken(truth: Coefficients) -> Coefficients:
     """What a policy believes that is 30 % wrong."""
-    prefill = msgspec.structs.replace(
-        truth.prefill,
-        theta0_s=truth.prefill.theta0_s * PREFILL_ERROR,
-        theta1_s=truth.prefill.theta1_s * PREFILL_ERROR,
-        theta2_s=truth.prefill.theta2_s * PREFILL_ERROR,
+    theta, phi = truth.prefill, truth.decode
+    return truth.with_terms(
+        Prefill(theta.theta0_s * PREFILL_ERROR, theta.theta1_s * PREFILL_ERROR, theta.theta2_s * PREFILL_ERROR),
+        Decode(phi.phi0_s * DECODE_ERROR, phi.phi1_s * DECODE_ERROR, phi.phi2_s * DECODE_ERROR),
     )
-    decode = msgspec.structs.replace(
-        truth.decode,
-        phi0_s=truth.decode.phi0_s * DECODE_ERROR,
-        phi1_s=truth.decode.phi1_s * DECODE_ERROR,
-        phi2_s=truth.decode.phi2_s * DECODE_ERROR,
-    )
-    return msgspec.structs.replace(truth, prefill=prefill, decode=decode)

@@ -51,6 +51,19 @@ class Coefficients(msgspec.Struct, frozen=True):
     max_sequences: int
     load_s: float
 
+    def with_terms(self, prefill: Prefill, decode: Decode) -> Coefficients:
+        """The same model and hardware, other speeds."""
+        return Coefficients(
+            schema=self.schema,
+            prefill=prefill,
+            decode=decode,
+            link=self.link,
+            kv_bytes_per_token=self.kv_bytes_per_token,
+            kv_tokens=self.kv_tokens,
+            max_sequences=self.max_sequences,
+            load_s=self.load_s,
+        )
+
     def prefill_seconds(self, new_tokens: int, context_tokens: int = 0) -> float:
         """Seconds to compute `new_tokens` prompt tokens that follow `context_tokens` computed before."""
         attended = new_tokens * (context_tokens + new_tokens / 2)

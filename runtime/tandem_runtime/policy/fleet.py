@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from math import inf
 from typing import Literal
 
-import msgspec
-
 from tandem_runtime.contracts.coefficients import Coefficients
 from tandem_runtime.policy.pods import HEADROOM_TOKENS, PodSnapshot
 from tandem_runtime.policy.waiting import Waiting
@@ -116,7 +114,7 @@ class Fleet:
         self.version += 1
         if pod.role == "prefill" and pod.busy_until is None and pod.coefficients is not None:
             busy_until = now + (pod.prompt_seconds(pod.waiting_tokens) if pod.waiting_tokens else 0.0)
-            pod = msgspec.structs.replace(pod, busy_until=busy_until)
+            pod = pod.with_busy_until(busy_until)
         known = self.pods.get(pod.incarnation)
         self.pods[pod.incarnation] = pod
         place = self._places.get(pod.incarnation)

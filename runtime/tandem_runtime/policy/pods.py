@@ -45,6 +45,28 @@ class PodSnapshot(msgspec.Struct, frozen=True):
     fenced: bool = False
     """It takes nothing new: somebody is about to end it."""
 
+    def with_busy_until(self, busy_until: float) -> PodSnapshot:
+        """The same pod, told apart from what only `waiting_tokens` says of it."""
+        return PodSnapshot(
+            pod=self.pod,
+            role=self.role,
+            revision=self.revision,
+            incarnation=self.incarnation,
+            ready=self.ready,
+            draining=self.draining,
+            running=self.running,
+            waiting_tokens=self.waiting_tokens,
+            kv_used_tokens=self.kv_used_tokens,
+            kv_total_tokens=self.kv_total_tokens,
+            slots=self.slots,
+            kv_credit_tokens=self.kv_credit_tokens,
+            busy_until=busy_until,
+            max_sequences=self.max_sequences,
+            coefficients=self.coefficients,
+            step_tokens=self.step_tokens,
+            fenced=self.fenced,
+        )
+
     def serves(self) -> bool:
         """It takes new work."""
         return self.ready and not self.draining and not self.fenced

@@ -16,25 +16,39 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from tests.bench.contest.native import plain_classes
+
 ROOT: Final = Path(__file__).parents[3]
 HOMES: Final = {"tandem_operator": ROOT / "operator", "tandem_runtime": ROOT / "runtime"}
 MODULES: Final = (
+    "tandem_runtime/contracts/coefficients.py",
     *(f"tandem_runtime/policy/{name}.py" for name in (
-        "bands", "choice", "dispatch", "drain_rate", "fleet", "line", "queue", "slack",
+        "bands", "choice", "dispatch", "drain_rate", "fleet", "line", "parked", "pods", "queue", "slack", "waiting",
     )),
     *(f"tandem_operator/simulation/{name}.py" for name in (
-        "arrivals", "counters", "decode", "events", "fleet", "flight", "ledger", "link", "pod", "prefill",
-        "prefix_cache", "router", "sequences", "series", "servegen", "supply", "workload",
+        "arrivals", "counters", "decode", "events", "fleet", "flight", "fluid", "ledger", "link", "measure", "pod",
+        "prefill", "prefix_cache", "recovery", "router", "sequences", "series", "servegen", "supply", "traced",
+        "workload",
     )),
+    "tandem_operator/performance/fit.py",
+    "tandem_operator/scaling/queueing.py",
+    "tandem_operator/scaling/sizing.py",
 )  # fmt: skip
-"""Where the time goes. Modules that define msgspec structs stay as they are: those are C already."""
-TYPES: Final = (
-    "tandem_operator/scaling/observation.py",
-    "tandem_operator/scaling/settings.py",
-    "tandem_runtime/contracts/coefficients.py",
-    "tandem_runtime/policy/pods.py",
-    "tandem_runtime/policy/waiting.py",
-)
+"""Where the time goes."""
+PLAIN: Final = {
+    "tandem_runtime/contracts/coefficients.py": ("Prefill", "Decode", "Link", "Coefficients"),
+    "tandem_runtime/policy/bands.py": ("Tenant",),
+    "tandem_runtime/policy/choice.py": ("Pair", "Hold"),
+    "tandem_runtime/policy/drain_rate.py": ("DrainRate",),
+    "tandem_runtime/policy/fleet.py": ("ChoiceLaw",),
+    "tandem_runtime/policy/line.py": ("InTime",),
+    "tandem_runtime/policy/pods.py": ("PodSnapshot",),
+    "tandem_runtime/policy/queue.py": ("Place", "WaitingQueue"),
+    "tandem_runtime/policy/waiting.py": ("Waiting", "QueueLimits", "QueueLaw"),
+    "tandem_operator/simulation/workload.py": ("Request",),
+}
+"""Structs and dataclasses that are made or read for every request: plain classes in what is compiled."""
+TYPES: Final = ("tandem_operator/scaling/observation.py", "tandem_operator/scaling/settings.py")
 """Of what the compiled modules handle: another type, another compilation."""
 SETUP: Final = """
 import sys
@@ -58,7 +72,7 @@ def compiled_tree(folder: Path, say: Callable[[str], None]) -> Path | None:
     part = folder / f"part-{os.getpid()}"
     for module in MODULES:
         (part / module).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(_source(module), part / module)
+        (part / module).write_text(_text(module), encoding="utf-8")
     for module in MODULES:
         _link_siblings(part, Path(module).parent)
     command = (sys.executable, "-c", SETUP, "build_ext", "--inplace", ",".join(MODULES))
@@ -70,6 +84,12 @@ def compiled_tree(folder: Path, say: Callable[[str], None]) -> Path | None:
     shutil.rmtree(part / "build", ignore_errors=True)
     part.replace(tree)
     return tree
+
+
+def _text(module: str) -> str:
+    """What is compiled."""
+    source = _source(module).read_text(encoding="utf-8")
+    return plain_classes(source, frozenset(PLAIN[module])) if module in PLAIN else source
 
 
 def _link_siblings(tree: Path, folder: Path) -> None:
@@ -89,7 +109,9 @@ def _source(module: str) -> Path:
 def _key() -> str:
     """One tree per checkout: what is not compiled is linked, and a tree of another would run the law that is there."""
     digest = hashlib.sha256(f"{HOMES}\n".encode())
-    for module in (*MODULES, *TYPES):
+    for module in MODULES:
+        digest.update(f"{module}\n{_text(module)}".encode())
+    for module in TYPES:
         digest.update(f"{module}\n".encode() + _source(module).read_bytes())
     for folder in sorted({_source(module).parent for module in MODULES}):
         names = sorted(there.name for there in folder.iterdir() if there.name != "__pycache__")
