@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from tandem_operator.simulation.outcome import Outcome, Series
 
-from tests.bench.contest import compiled
-from tests.bench.contest.plan import ORACLE, SCENARIOS, Plan, Run
+from tests.bench.contest import compiled, plan
+from tests.bench.contest.execution import next_run, read_kept
+from tests.bench.contest.plan import BEST, DAY, ORACLE, ORACLES, SCENARIOS, Plan, Run
 from tests.bench.contest.rows import beats, recovery, rows
 from tests.bench.contest.runs import Result, code_hash, load, place, thin
 from tests.bench.contest.statistics import attainment_interval, interval, paired
@@ -45,11 +47,47 @@ def test_oracles_are_run_once_for_scenarios_that_differ_only_in_what_is_seen() -
     assert {run.scenario for run in runs if run.policy == "tandem"} == set(SCENARIOS)
 
 
-def test_the_full_plan_has_every_formula_at_its_defaults_and_tuned_and_more_seeds_for_ours() -> None:
+def test_the_full_plan_has_every_formula_at_its_defaults_and_as_tuned_and_more_seeds_for_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plan, "TUNED", {"fixed-ratio": {"target": 0.5}, "token-velocity": {"spare": 2}})
+    monkeypatch.setattr(plan, "BEST", ("token-velocity+tuned",))
     runs = Plan(("S2",), quick=False, seeds=3, few=2).runs()
     seeds = {policy: sum(run.policy == policy for run in runs) for policy in {run.policy for run in runs}}
-    assert seeds["tandem"] == seeds[ORACLE] == seeds["token-velocity+tuned"] == 3
+    assert {seeds[policy] for policy in ("tandem", ORACLE, "token-velocity+tuned")} == {3}
     assert seeds["fixed-ratio"] == seeds["fixed-ratio+tuned"] == seeds["static-mean"] == 2
+    assert "saturation" in seeds
+    assert "saturation+tuned" not in seeds  # its search found nothing better than the defaults
+
+
+def test_the_full_plan_begins_with_what_tells_most() -> None:
+    runs = Plan((*SCENARIOS, DAY), quick=False, seeds=10, few=2).runs()
+    assert len(runs) == len(set(runs))
+    last_of_first = max(runs.index(Run(name, "tandem", 1)) for name in SCENARIOS)
+    assert all(run.policy in (*ORACLES, "tandem") and run.seed < 2 for run in runs[:last_of_first])
+    assert runs.index(Run("S9", "fixed-ratio", 1)) < runs.index(Run("S1", "tandem", 2))
+    assert {run.policy for run in runs if run.scenario == DAY} == {*ORACLES, "tandem", *BEST}
+    assert all(run.scenario == DAY for run in runs[-20:])
+
+
+def test_a_broken_off_plan_goes_on_where_it_was(tmp_path: Path) -> None:
+    runs = [Run("S2", ORACLE, 0), Run("S2", "static-peak", 0), Run("S2", "tandem", 0)]
+    assert next_run(runs, {}) == runs[0]
+    assert next_run(runs[1:], {}) == runs[1]  # nobody else will make its oracle: it makes it itself
+    assert next_run([runs[1], runs[0]], {}) == runs[0]
+    made = Result(outcome("tandem", 0.9, 10.0), cpu_s=1.0)
+    path = place(runs[2], True, None, tmp_path)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(msgspec.json.encode(made))
+    assert read_kept(runs, True, None, tmp_path) == {runs[2]: made}
+    path.write_bytes(b"{")
+    assert read_kept(runs, True, None, tmp_path) == {}
+
+
+def test_seeds_that_are_missing_pair_nobody_with_another() -> None:
+    found = results(tandem=0.9, oracle_clairvoyant=1.0, oracle_causal=0.8)
+    found[Run("S1", "tandem", 3)] = Result(outcome("tandem", 0.5, 30.0, seed=3))
+    assert rows(found)["S1"]["tandem"]["gpu_h_over_o1"] == pytest.approx(1.5)
 
 
 def test_a_row_has_the_agreed_keys_and_ratios_to_the_oracles() -> None:

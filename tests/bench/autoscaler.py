@@ -10,19 +10,17 @@ import json
 import multiprocessing
 import os
 import sys
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 from tandem_operator.simulation.baselines.catalogue import BASELINES
 
 from tests.bench.contest.compiled import compiled_tree
-from tests.bench.contest.plan import EXTRA, ORACLE, SCENARIOS, Plan, Run
+from tests.bench.contest.execution import execute, read_kept
+from tests.bench.contest.plan import DAY, EXTRA, SCENARIOS, Plan
 from tests.bench.contest.rows import Row, Table, rows
-from tests.bench.contest.runs import Result, run_one
 from tests.bench.contest.targets import check
 from tests.bench.contest.tuning import search
 from tests.bench.report import describe_machine
@@ -30,8 +28,8 @@ from tests.bench.report import describe_machine
 TRACES = Path(__file__).parents[3] / "shared/traces"
 FULL_SEEDS, FULL_FEW = 10, 2
 HEADS = (
-    "attainment", "95%", "completed", "GPU-h", "/O1", "goodput/O3", "recovery", "churn", "rev/h", "wrong ratio", "down",
-    "TTFT p99",
+    "seeds", "attainment", "95%", "completed", "GPU-h", "/O1", "goodput/O3", "recovery", "churn", "rev/h",
+    "wrong ratio", "down", "TTFT p99",
 )  # fmt: skip
 
 
@@ -42,7 +40,8 @@ def main() -> int:
     if options.tune:
         prepare(options.interpreted)
         return tune(options.tune.split(","), options.quick, traces, options.jobs)
-    names = tuple(options.scenarios.split(",")) if options.scenarios else SCENARIOS
+    usual = SCENARIOS if options.quick or options.ablations else (*SCENARIOS, DAY)
+    names = tuple(options.scenarios.split(",")) if options.scenarios else usual
     unknown = [name for name in names if name not in (*SCENARIOS, *EXTRA)]
     if unknown:
         print(f"no scenario {', '.join(unknown)}; there are {', '.join((*SCENARIOS, *EXTRA))}", file=sys.stderr)
@@ -50,8 +49,14 @@ def main() -> int:
     seeds = options.seeds or (1 if options.quick else FULL_SEEDS)
     policies = tuple(options.policies.split(",")) if options.policies else ()
     plan = Plan(names, options.quick, seeds, FULL_FEW, policies, options.ablations)
-    prepare(options.interpreted)
-    results = execute(plan.runs(), options.quick, traces, cache(), options.jobs)
+    runs = plan.runs()
+    if options.kept:
+        results = read_kept(runs, options.quick, traces, cache())
+        print(f"{len(results)} of {len(runs)} runs are kept; rows have the seeds that were run")
+    else:
+        prepare(options.interpreted)
+        results = execute(runs, options.quick, traces, cache(), options.jobs)
+    print(f"{sum(one.cpu_s for one in results.values()):.0f} CPU-seconds went into these runs")
     found = rows(results)
     table = {name: found[name] for name in names if name in found}
     show(table, traces, plan)
@@ -70,6 +75,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes (default: %(default)s)"
     )
+    parser.add_argument("--kept", action="store_true", help="run nothing: tables of what earlier runs have kept")
     parser.add_argument("--tune", metavar="NAMES", help="search settings of rivals' formulas, or of `all`, and exit")
     parser.add_argument("--imitate", action="store_true", help="no published traces, even where they are")
     parser.add_argument("--interpreted", action="store_true", help="do not compile the simulator first")
@@ -107,41 +113,6 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tandem/autoscaler"
 
 
-def execute(runs: list[Run], quick: bool, traces: Path | None, folder: Path, jobs: int) -> dict[Run, Result]:
-    """All runs; oracles before the rest, which need them."""
-    results: dict[Run, Result] = {}
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with (
-        Progress(*columns, TimeRemainingColumn(), console=console) as progress,
-        ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool,
-    ):
-        task = progress.add_task("runs", total=len(runs))
-        for first in (True, False):
-            due = {
-                pool.submit(run_one, run, quick, traces, folder): run for run in runs if (run.policy == ORACLE) is first
-            }
-            try:
-                _collect(due, results, progress, task)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    return results
-
-
-def _collect(due: dict[Future[Result], Run], results: dict[Run, Result], progress: Progress, task: Any) -> None:
-    while due:
-        done, _ = wait(due, return_when=FIRST_COMPLETED)
-        for future in done:
-            run = due.pop(future)
-            results[run] = future.result()
-            got = results[run].outcome
-            said = f"{run.scenario} {run.policy} {run.seed}: {got.attainment:.2%}, {got.gpu_h:.1f} GPU-h"
-            progress.update(task, advance=1, description=said)
-            if not progress.console.is_terminal:
-                print(said, file=sys.stderr, flush=True)
-
-
 def show(table: Table, traces: Path | None, plan: Plan) -> None:
     """A table per scenario, the targets, and where we are not ahead."""
     console = Console(width=max(Console().width, 150))
@@ -170,25 +141,12 @@ def show(table: Table, traces: Path | None, plan: Plan) -> None:
 
 
 def _table(scenario: str, figures: dict[str, Row]) -> RichTable:
-    heads = (
-        "attainment",
-        "95%",
-        "completed",
-        "GPU-h",
-        "/O1",
-        "goodput/O3",
-        "recovery",
-        "churn",
-        "rev/h",
-        "wrong ratio",
-        "down",
-        "TTFT p99",
-    )
-    shown = RichTable(scenario, *heads, box=None, title_justify="left")
+    shown = RichTable(scenario, *HEADS, box=None, title_justify="left")
     for policy, row in sorted(figures.items(), key=lambda item: (-item[1]["attainment"], item[1]["gpu_h"])):
         low, high = row["ci"]["attainment"]
         shown.add_row(
             policy,
+            str(row["seeds"]),
             f"{row['attainment']:.2%}",
             f"{low:.2%} - {high:.2%}",
             f"{row['completion']:.2%}",

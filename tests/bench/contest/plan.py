@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from tandem_operator.simulation.baselines.catalogue import BASELINES
 from tandem_operator.simulation.tandem import ABLATIONS
 
+from tests.bench.contest.tuned import TUNED
+
 ORACLE: Final = "oracle-clairvoyant"
 CAUSAL: Final = "oracle-causal"
 ORACLES: Final = (ORACLE, CAUSAL)
 MORE_ORACLES: Final = ("oracle-startup", "oracle-causal-fifo")
-BEST: Final = ("hpa-utilisation+tuned", "token-capacity+tuned", "token-velocity+tuned")
+NEAREST: Final = ("hpa-utilisation", "token-capacity", "token-velocity")
+BEST: Final = tuple(f"{name}+tuned" if TUNED.get(name) else name for name in NEAREST)
 """The three that come nearest on the training part: they get as many seeds as ours."""
 SCENARIOS: Final = (
     "S1", "S1-30s", "S1-3s", "S2", "S3", "S4", "S5", "S6", "S6-metricloss", "S6-outage", "S6-modelerror", "S6-gpucap",
     "S7", "S7-flip", "S8", "S9", "constant",
 )  # fmt: skip
-EXTRA: Final = ("S5-nohits", "S6-delay", "S6-day")
+DAY: Final = "S6-day"
+"""Nine million requests a run: in the full form, for ours, the oracles and the best three, after all else."""
+EXTRA: Final = ("S5-nohits", "S6-delay", DAY)
 SAME_ORACLE: Final = {
     "S1-30s": "S1",
     "S1-3s": "S1",
@@ -31,6 +37,8 @@ SAME_ORACLE: Final = {
 """Same load, same devices: one schedule is the best in hindsight for both."""
 SAME_CAUSAL: Final = {name: base for name, base in SAME_ORACLE.items() if base in ("S6", "S7")}
 """An oracle sees no metrics: what disturbs them changes nothing for it."""
+SEES_NOTHING: Final = (*MORE_ORACLES, "static-peak", "static-mean")
+"""Nor do these: they are run on the scenario without the disturbance."""
 OURS_ONLY: Final = ("S6-metricloss", "S6-outage", "S6-modelerror", "S6-gpucap", "S7-flip")
 """In the quick form rivals run on S6 itself."""
 QUICK_RIVALS: Final = (
@@ -78,18 +86,24 @@ class Plan:
     ablations: bool = False
 
     def runs(self) -> list[Run]:
-        """Oracles first, as the others are judged by them; then the long ones."""
+        """What tells most comes first: two seeds of all before ten of some, ours and the best before the rest."""
         found: dict[Run, None] = {}
-        for name in self.scenarios:
-            for seed in range(self.seeds):
-                found[Run(name, ORACLE, seed).oracle] = None
-        for name in self.scenarios:
-            for policy in self._policies(name):
-                many = policy in ("tandem", *ORACLES, *BEST) or policy in ABLATIONS
-                for seed in range(self.seeds if many else min(self.few, self.seeds)):
-                    run = Run(name, policy, seed)
-                    found[run.oracle if policy == ORACLE else run.causal if policy == CAUSAL else run] = None
+        for _, scenario, policy, seed in sorted(self._wanted()):
+            run = Run(scenario, policy, seed)
+            found[run.oracle] = None
+            found[run.oracle if policy == ORACLE else run.causal if policy == CAUSAL else run] = None
         return list(found)
+
+    def _wanted(self) -> Iterator[tuple[tuple[int, ...], str, str, int]]:
+        order = (*ORACLES, "tandem", *BEST)
+        for place, name in enumerate(self.scenarios):
+            for policy in self._policies(name):
+                is_many = policy in order or policy in ABLATIONS
+                rank = order.index(policy) if policy in order else len(order)
+                rest = int(rank == len(order)) * (1 + int(name in SAME_ORACLE) + int(policy.endswith("+tuned")))
+                for seed in range(self.seeds if is_many else min(self.few, self.seeds)):
+                    late = int(seed >= self.few) + int(name == DAY)
+                    yield (late, rest, rank, seed, place), name, policy, seed
 
     def _policies(self, scenario: str) -> tuple[str, ...]:
         if self.policies:
@@ -100,5 +114,8 @@ class Plan:
         if self.quick:
             rivals = () if scenario in OURS_ONLY else FAST_RIVALS if scenario.startswith("S1-") else QUICK_RIVALS
             return (*ORACLES, "tandem", *rivals)
-        tuned = tuple(f"{name}+tuned" for name in BASELINES)
-        return (*ORACLES, *MORE_ORACLES, "tandem", *BASELINES, *tuned, "static-peak", "static-mean")
+        if scenario == DAY:
+            return (*ORACLES, "tandem", *BEST)
+        tuned = tuple(f"{name}+tuned" for name in BASELINES if TUNED.get(name))
+        blind = () if scenario in SAME_CAUSAL else SEES_NOTHING
+        return (*ORACLES, "tandem", *BASELINES, *tuned, *blind)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any, Final
 
@@ -37,13 +37,12 @@ def rows(results: dict[Run, Result]) -> Table:
 
 def _row(scenario: str, runs: Sequence[Run], results: dict[Run, Result]) -> Row:
     outcomes = [results[run].outcome for run in runs]
-    oracles = [results[run.oracle].outcome for run in runs if run.oracle in results]
-    causal = [results[run.causal].outcome for run in runs if run.causal in results]
-    over_o1 = [one.gpu_h / best.gpu_h for one, best in zip(outcomes, oracles, strict=False) if best.gpu_h]
-    over_o3 = [one.met / best.met for one, best in zip(outcomes, causal, strict=False) if best.met]
-    churn_o1 = [one.churn / best.churn for one, best in zip(outcomes, oracles, strict=False) if best.churn]
-    ours = [results[run].outcome for run in (Run(scenario, "tandem", one.seed) for one in runs) if run in results]
-    gap, gap_interval = paired(ours, outcomes, lambda outcome: outcome.attainment)
+    oracles = _beside(runs, results, lambda run: run.oracle)
+    over_o1 = [one.gpu_h / best.gpu_h for one, best in oracles if best.gpu_h]
+    over_o3 = [one.met / best.met for one, best in _beside(runs, results, lambda run: run.causal) if best.met]
+    churn_o1 = [one.churn / best.churn for one, best in oracles if best.churn]
+    pairs = _beside(runs, results, lambda run: Run(scenario, "tandem", run.seed))
+    gap, gap_interval = paired([ours for _, ours in pairs], [one for one, _ in pairs], lambda each: each.attainment)
     return {
         "attainment": fmean(one.attainment for one in outcomes),
         "completion": fmean(one.completion for one in outcomes),
@@ -71,6 +70,13 @@ def _row(scenario: str, runs: Sequence[Run], results: dict[Run, Result]) -> Row:
             "tandem_minus_this": (gap, *gap_interval),
         },
     }
+
+
+def _beside(
+    runs: Sequence[Run], results: dict[Run, Result], other: Callable[[Run], Run]
+) -> list[tuple[Outcome, Outcome]]:
+    """Each outcome with that of the run it is compared with, where there is one."""
+    return [(results[run].outcome, results[other(run)].outcome) for run in runs if other(run) in results]
 
 
 def recovery(outcomes: Sequence[Outcome]) -> float | None:

@@ -7,6 +7,7 @@ import functools
 import gc
 import hashlib
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +45,8 @@ class Result(msgspec.Struct, frozen=True):
     outcome: Outcome
     sizes: tuple[tuple[int, int], ...] = ()
     present: tuple[tuple[int, int], ...] = ()
+    cpu_s: float = 0.0
+    """That it took."""
 
 
 def load(name: str, quick: bool, traces: Path | None) -> Scenario:
@@ -60,11 +63,10 @@ def load(name: str, quick: bool, traces: Path | None) -> Scenario:
 
 def run_one(run: Run, quick: bool, traces: Path | None, folder: Path) -> Result:
     """From the cache or anew. Raises what the simulator raises."""
-    path = place(run, quick, traces, folder)
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Result)
-    except (OSError, msgspec.DecodeError):
-        pass
+    found_before = kept(run, quick, traces, folder)
+    if found_before is not None:
+        return found_before
+    started = time.process_time()
     gc.disable()  # nothing of a run is a cycle worth looking for, and looking takes a tenth of it
     made = load(run.scenario, quick, traces)
     if run.policy == ORACLE:
@@ -74,11 +76,21 @@ def run_one(run: Run, quick: bool, traces: Path | None, folder: Path) -> Result:
         policy = named(run, made, quick, traces, folder)
         result = Result(thin(simulate(made, policy, run.seed)))
     gc.enable()
+    result = msgspec.structs.replace(result, cpu_s=time.process_time() - started)
+    path = place(run, quick, traces, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}")
     part.write_bytes(msgspec.json.encode(result))
     part.replace(path)
     return result
+
+
+def kept(run: Run, quick: bool, traces: Path | None, folder: Path) -> Result | None:
+    """What a run with the same code came to, if there was one."""
+    try:
+        return msgspec.json.decode(place(run, quick, traces, folder).read_bytes(), type=Result)
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def named(run: Run, made: Scenario, quick: bool, traces: Path | None, folder: Path) -> ScalingPolicy:
