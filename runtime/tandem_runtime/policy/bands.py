@@ -14,7 +14,7 @@ from tandem_runtime.policy.waiting import Waiting
 Item = tuple[float, float, int]
 """Two keys and a number that is unique and grows; smaller goes first."""
 SLACK_ITEMS = 64
-"""Removed items that a heap keeps at least before it is made anew."""
+"""Removed items that a heap keeps at least before it is made anew. Who left and came back may be in it twice."""
 REMEMBERED_TENANTS = 10_000
 """Idle tenants whose lead is known; beyond that the oldest are forgotten, which is in their favour."""
 
@@ -74,7 +74,7 @@ class Band:
         if not tenant.waiting:
             self._retire(entry.tenant, tenant)
         elif len(tenant.heap) > 2 * tenant.waiting + SLACK_ITEMS:
-            tenant.heap = [item for item in tenant.heap if item[2] in self._live]
+            tenant.heap = [item for item in dict.fromkeys(tenant.heap) if item[2] in self._live]
             heapify(tenant.heap)
 
     def first(self) -> tuple[Item, Waiting] | None:

@@ -167,7 +167,7 @@ class Line:
             in_time.requests -= 1
             if len(in_time.largest) > 2 * in_time.requests + SLACK_ITEMS:
                 there = self._bands[rank]
-                in_time.largest = [item for item in in_time.largest if item[1] in there]
+                in_time.largest = [item for item in dict.fromkeys(in_time.largest) if item[1] in there]
                 heapify(in_time.largest)
 
     def _put(self, rank: Rank, entry: Waiting, number: int) -> None:
@@ -206,6 +206,6 @@ def without_gone(heap: list[tuple[float, int]], there: Mapping[int, object]) -> 
     """The heap itself, made anew once most of it has left: those that left are else only found at the top."""
     if len(heap) <= 2 * len(there) + MAX_GONE:
         return heap
-    left = [item for item in heap if item[1] in there]
+    left = [item for item in dict.fromkeys(heap) if item[1] in there]
     heapify(left)
     return left

@@ -7,6 +7,7 @@ from math import inf
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tandem_runtime.policy import bands
 from tandem_runtime.policy.queue import QueueFull, WaitingQueue
 from tandem_runtime.policy.waiting import QueueLaw, QueueLimits, Waiting
 
@@ -269,6 +270,29 @@ def test_memory_is_that_of_what_waits_however_many_came_and_went() -> None:
     ]
     assert max(map(len, heaps)) < 3000
     assert len(line._where) == 1
+
+
+def test_requests_that_are_parked_again_and_again_are_not_sorted_anew_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rebuilt: list[int] = []
+
+    def heapify(heap: list[object]) -> None:
+        rebuilt.append(len(heap))
+        heap.sort()  # type: ignore[call-overload]
+
+    monkeypatch.setattr(bands, "heapify", heapify)
+    queue = WaitingQueue()
+    names = [str(index) for index in range(200)]
+    for index, name in enumerate(names):
+        queue.add(waiting(name, 0, 1e6, objective_at=1e5 + index), 0)
+    for now in range(20):  # one at a time, so that the line knows the others twice
+        for name in names:
+            queue.park(name, 1000, now)
+            queue.unpark(name, now)
+    assert len(rebuilt) < 40
+    assert max(rebuilt) <= len(names)
+    assert served(queue, 400.0) == names
 
 
 STEPS = st.lists(
