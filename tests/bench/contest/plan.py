@@ -103,7 +103,7 @@ class Plan:
                 rest = int(rank == len(order)) * (1 + int(name in SAME_ORACLE) + int(policy.endswith("+tuned")))
                 for seed in range(self.seeds if is_many else min(self.few, self.seeds)):
                     late = int(seed >= self.few) + int(name == DAY)
-                    yield (late, rest, rank, seed, place), name, policy, seed
+                    yield (late, rest, int(policy in BEST), seed, rank, place), name, policy, seed
 
     def _policies(self, scenario: str) -> tuple[str, ...]:
         if self.policies:

@@ -32,7 +32,7 @@ ROOT: Final = Path(__file__).parents[3]
 ENGINE: Final = ("operator/tandem_operator/simulation/*.py", "runtime/tandem_runtime/policy/**/*.py")
 NOT_ENGINE: Final = ("contestants.py", "replay.py", "tandem.py")
 OURS: Final = ("operator/tandem_operator/scaling/**/*.py", "operator/tandem_operator/performance/**/*.py")
-RIVALS: Final = ("operator/tandem_operator/simulation/baselines/**/*.py", "tests/bench/contest/tuned.py")
+RIVALS: Final = ("operator/tandem_operator/simulation/baselines/**/*.py",)
 ORACLES: Final = ("operator/tandem_operator/simulation/oracles/**/*.py",)
 QUICK_END_S: Final = {"S1": 1200.0, "S3": 600.0, "S6": 900.0}
 """The quick form is cut here: the heaviest loads, of which ten minutes or so must do."""
@@ -128,6 +128,9 @@ def place(run: Run, quick: bool, traces: Path | None, folder: Path) -> Path:
     if run.policy.startswith("static"):
         kind = ORACLES
     code = code_hash((*ENGINE, *kind))
+    name, _, form = run.policy.partition("+")
+    if form:
+        code += f"-{hashlib.sha256(repr(sorted(TUNED.get(name, {}).items())).encode()).hexdigest()[:6]}"
     form = ("quick" if quick else "full") + ("-traces" if traces else "")
     return folder / form / run.scenario / f"{run.policy}-{run.seed}-{code}.json"
 
