@@ -169,7 +169,9 @@ def test_int8_keys_and_values_are_those_of_the_reference_in_every_page(folder: P
     want, got = pages
     largest = want.abs().amax(dim=-1, keepdim=True)
     assert float(largest.min()) > 0
-    assert float(((got - want) / largest).abs().max()) < 1.5 / 127, "one step, and what sums differ by"
+    away = ((got - want) / largest).abs()
+    assert float(away[:2].max()) < 2 / 127, "one step, and what sums differ by, activations in bfloat16 included"
+    assert float(away.max()) < 6 / 127, "behind a layer of such activations"
 
 
 def test_int8_keys_and_values_give_the_log_probabilities_of_the_reference(folder: Path) -> None:
