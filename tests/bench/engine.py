@@ -9,6 +9,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 from tests.bench.report import Report
 from tests.bench.speed.checkpoint import SHAPES
@@ -26,15 +27,33 @@ TARGETS = {
     "tiny_single": 2.4,
     "tiny_batch": 1.8,
     "cold_start": 10.0,
+    "speculation_repetitive": 2.0,
+    "speculation_random": 0.97,
 }
-"""Ratio to vLLM in bfloat16 that each asks for, or 0.9 of the limit."""
+"""Ratio to vLLM in bfloat16 that each asks for, or 0.9 of the limit; of speculation to our own plain decode."""
 GOOD_FRACTION = 0.9
-BATCH, PROMPT, OUTPUT, LONG_PROMPT = 32, 128, 64, 1024
+BATCH, PROMPT, OUTPUT, LONG_PROMPT, WORDS = 32, 128, 64, 1024, 16
 
 
 def single(side: Side, output: int) -> float:
     """Decode tokens per second of one sequence: the prompt's time is measured and taken off."""
     return output / (side.seconds(1, PROMPT, output + 1) - side.seconds(1, PROMPT, 1))
+
+
+def decoding(side: Side, output: int, sampling: dict[str, Any]) -> float:
+    """As `single`, drawn in another way."""
+    longer, shorter = (side.ask(1, PROMPT, count, sampling=sampling)["seconds"] for count in (output + 1, 1))
+    return output / (float(longer) - float(shorter))
+
+
+def repetitive(side: Side, output: int) -> float:
+    """Text of sixteen words: random weights soon repeat themselves with so few."""
+    return decoding(side, output, {"logit_bias": [(3 + word, 50.0) for word in range(WORDS)]})
+
+
+def random_text(side: Side, output: int) -> float:
+    """Drawn from all tokens nearly evenly: nothing repeats itself."""
+    return decoding(side, output, {"temperature": 1.0, "seed": 1})
 
 
 def batch(side: Side, output: int) -> float:
@@ -48,6 +67,8 @@ def prefill(side: Side, _: int) -> float:
 
 
 MEASURES: dict[str, Callable[[Side, int], float]] = {"single": single, "batch": batch, "prefill": prefill}
+SPECULATION: dict[str, Callable[[Side, int], float]] = {"repetitive": repetitive, "random": random_text}
+SPECULATING = ("ours-bf16", "ours-speculate")
 
 
 class Comparison:
@@ -76,13 +97,20 @@ class Comparison:
             }
             for measure in measures:
                 for side in self._sides:
-                    rate = MEASURES[measure](side, output)
+                    if not takes_part(side.engine, measure):
+                        continue
+                    rate = (MEASURES | SPECULATION)[measure](side, output)
                     self.rates[measure][side.engine].append(rate)
                     if (measure, side.engine) in allowed:
                         self.fractions[f"{measure}_{side.engine[5:]}"].append(rate / allowed[measure, side.engine])
                     print(
                         f"{self.shape} round {number + 1}: {measure} {side.engine} {rate:.1f} tokens/s", file=sys.stderr
                     )
+
+
+def takes_part(engine: str, measure: str) -> bool:
+    """Speculation is measured against ourselves."""
+    return engine in SPECULATING if measure in SPECULATION else engine != SPECULATING[1]
 
 
 def batch_limit(prefill_rate: float, decode_rate: float, output: int) -> float:
@@ -114,16 +142,20 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--timeout", type=float, default=1800.0, help="seconds that one answer or a start may take")
     options = parser.parse_args(argv)
     rounds, output = (1, 16) if options.quick else (options.rounds, OUTPUT)
-    engines = [e for e in ("vllm", "ours-bf16", "ours-int8", "transformers") if e not in options.without]
+    engines = [
+        e for e in ("vllm", "ours-bf16", "ours-int8", "ours-speculate", "transformers") if e not in options.without
+    ]
     if options.quick and "transformers" in engines:
         engines.remove("transformers")
     report = Report("engine")
     for shape in options.shape or ("tiny", "0.5b"):
         with ExitStack() as stack:
-            sides = open_sides(stack, shape, engines, options.timeout, report)
+            wanted = [e for e in engines if shape != "tiny" or e != SPECULATING[1]]
+            sides = open_sides(stack, shape, wanted, options.timeout, report)
             comparison = Comparison(shape, sides)
             try:
-                comparison.run(rounds, output, ["single", "batch"] if shape == "tiny" else list(MEASURES))
+                measures = ["single", "batch"] if shape == "tiny" else [*MEASURES, *SPECULATION]
+                comparison.run(rounds, output, measures)
             except SideError as error:
                 report.leave_out(f"{shape}, later rounds", str(error))
             tell(report, comparison, {side.engine: side.ready_seconds for side in sides})
@@ -152,6 +184,11 @@ def tell(report: Report, comparison: Comparison, ready: dict[str, float]) -> Non
             report.add_ratio(
                 key, statistics.median(a / b for a, b in pairs), statistics.median(fractions) if fractions else None
             )
+    for measure in SPECULATION:
+        plain, drafted = (comparison.rates[measure][engine] for engine in SPECULATING)
+        if plain and drafted:
+            ratio = statistics.median(a / b for a, b in zip(drafted, plain, strict=False))
+            report.add_ratio(f"speculation_{measure}", ratio)
     if shape == "0.5b" and "vllm" in ready and "ours-bf16" in ready:
         report.add_ratio("cold_start", ready["vllm"] / ready["ours-bf16"])
     for ratio in report.as_dict().get("ratios", []):

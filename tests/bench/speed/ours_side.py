@@ -1,6 +1,6 @@
 """Our engine, scheduler included, told on stdin what to measure; answers on stdout, one JSON a line.
 
-Usage: python -m tests.bench.speed.ours_side CHECKPOINT bf16|int8
+Usage: python -m tests.bench.speed.ours_side CHECKPOINT bf16|int8|speculate
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from tandem_runtime.contracts.sampling import Sampling
 from tandem_runtime.engine.client import EngineClient
@@ -20,6 +21,8 @@ from tandem_runtime.engine.torch_executor import TorchExecutor
 CONTEXT_TOKENS = 2048
 STEP_TOKENS = 1024
 """Prompt tokens of a step: the peer gets 2,048."""
+DRAFT_TOKENS = 7
+"""Of `speculate`: with them a single sequence fills a step of eight rows."""
 
 
 class Sink:
@@ -39,9 +42,9 @@ class Sink:
             self.done.set_exception(RuntimeError(event.message))
 
 
-async def generate(client: EngineClient, prompts: list[list[int]], tokens: int) -> float:
-    """Seconds until the last of them is answered."""
-    sampling = Sampling(max_tokens=tokens, ignore_eos=True)
+async def generate(client: EngineClient, prompts: list[list[int]], tokens: int, **more: Any) -> float:
+    """Seconds until the last of them is answered; `more` of Sampling."""
+    sampling = Sampling(max_tokens=tokens, ignore_eos=True, **more)
     begin = time.perf_counter()
     sinks = [Sink() for _ in prompts]
     for sink, prompt in zip(sinks, prompts, strict=True):
@@ -57,13 +60,16 @@ async def serve(checkpoint: Path, weights: str) -> None:
     executor = TorchExecutor(
         checkpoint, device="cpu", dtype="bfloat16", int8=weights == "int8", max_context_tokens=CONTEXT_TOKENS
     )
-    client = EngineClient(executor, SchedulerSettings(step_tokens=STEP_TOKENS))
+    drafts = DRAFT_TOKENS if weights == "speculate" else 0
+    client = EngineClient(executor, SchedulerSettings(step_tokens=STEP_TOKENS, draft_tokens=drafts))
     await client.load()
     await generate(client, [[5, 6, 7]], 2)
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         order = json.loads(line)
-        answer: dict[str, object] = {"seconds": await generate(client, order["prompts"], order["tokens"])}
+        answer: dict[str, object] = {
+            "seconds": await generate(client, order["prompts"], order["tokens"], **order.get("sampling", {}))
+        }
         if executor.native is not None and order.get("profile"):
             answer["parts"] = executor.native.part_seconds(reset=True)
         print(json.dumps(answer), flush=True)

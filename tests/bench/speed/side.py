@@ -24,12 +24,13 @@ class SideError(Exception):
 
 
 class Side:
-    """`engine` ours-bf16, ours-int8, vllm or transformers on `shape`. A context: leaving ends the process."""
+    """`engine` ours-bf16, ours-int8, ours-speculate, vllm, transformers; a context that ends the process."""
 
     def __init__(self, engine: str, shape: str, timeout_seconds: float) -> None:
         self.engine, self.shape = engine, shape
         self._timeout_seconds = timeout_seconds
         self._vocabulary = SHAPES[shape]["vocab_size"]
+        self._asked = 0
         self._log = Path(os.environ.get("TMPDIR", "/tmp")) / f"tandem-bench-{engine}-{shape}-{os.getpid()}.log"
         command, environment = _command(engine, ensure_checkpoint(shape))
         started = time.monotonic()
@@ -41,8 +42,10 @@ class Side:
         self.ready_seconds = time.monotonic() - started
 
     def ask(self, requests: int, prompt_tokens: int, output_tokens: int, **more: Any) -> dict[str, Any]:
-        """Answers to `requests` random prompts at once; the answer holds the seconds."""
-        random = Random(1)
+        """Answers to `requests` random prompts at once, the same for every engine's nth time and never the ones of
+        before, which a prefix cache would know; the answer holds the seconds."""
+        self._asked += 1
+        random = Random(self._asked)
         prompts = [[random.randrange(3, self._vocabulary) for _ in range(prompt_tokens)] for _ in range(requests)]
         print(
             json.dumps({"prompts": prompts, "tokens": output_tokens, **more}),
