@@ -18,7 +18,10 @@ from tandem_runtime.ops.native_structs import PARTS, ChoiceStruct, ChosenStruct,
 log = logging.getLogger(__name__)
 
 INSTRUCTION_SETS: Final = ("amx", "avx512_vnni_bf16", "avx512", "avx2", "generic")
-"""Best first. Set TANDEM_INSTRUCTION_SET to force one, `none` for plain torch."""
+"""Best first. Set TANDEM_INSTRUCTION_SET to force one, `none` for plain torch.
+
+The first two round activations to bfloat16, as torch does; the others keep them float32.
+"""
 FORCE: Final = "TANDEM_INSTRUCTION_SET"
 
 

@@ -34,6 +34,7 @@ static void dots(const char* b, const char* a, int64_t stride, int64_t steps, in
             }
         }
     }
+#pragma GCC unroll 12  // else GCC keeps the sums in memory from the start
     for (int row = 0; row < R; ++row) {
         I l = low[0][row], h = high[0][row];
         for (int chain = 1; chain < Chains; ++chain) l = plus<Int8>(l, low[chain][row]), h = plus<Int8>(h, high[chain][row]);

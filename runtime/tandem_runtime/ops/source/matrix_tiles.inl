@@ -48,6 +48,7 @@ static void tile_block(const char* b, const char* a, int64_t stride, int64_t row
     }
     for (int64_t step = 0; step < steps; ++step, a += kStep, b += kStepBytes) {
         if (fetch)
+#pragma GCC unroll 8
             for (int64_t line = 0; line < kStepBytes; line += 64) __builtin_prefetch(b + 2 * kStepBytes + line);
         _tile_loadd(6, b, kStep);
         _tile_loadd(7, b + kHalf, kStep);
