@@ -115,10 +115,50 @@ void compare(const std::string& what, const std::vector<float>& got, const std::
     report(what, off < kRounding, off);
 }
 
+void check_sampling(const Kernels& kernels) {
+    constexpr int64_t count = 1003, blocks = (count + kSampleBlock - 1) / kSampleBlock;
+    const auto logits = numbers(count);
+    std::vector<float> ours(blocks + kSampleBlock + 1), theirs(ours.size());
+    for (const auto& [table, to] : {std::pair{&kernels, ours.data()}, std::pair{&kGeneric, theirs.data()}}) {
+        std::vector<double> weights(kSampleBlock);
+        table->scan(logits.data(), count, to);
+        to[blocks] = (float)table->weigh(logits.data(), kSampleBlock - 3, to[0], 1.3, -1.0f, weights.data());
+        for (int at = 0; at < kSampleBlock; ++at) to[blocks + 1 + at] = (float)weights[at];
+    }
+    compare(std::string(kernels.name) + " scan and weigh", ours, theirs);
+}
+
+void check_attention(const Kernels& kernels) {
+    constexpr int64_t dim = 72, group = 3, tokens = 5, pages = 3, rows = tokens * group;
+    const auto query = numbers(rows * dim);
+    const int32_t order[pages] = {2, 0, 1};
+    for (int32_t kind : {kBf16, kInt8}) {
+        const int64_t plane = plane_bytes(dim, kind);
+        std::vector<char> cache(2 * pages * plane);
+        for (int64_t page = 0; page < 2 * pages; ++page) {
+            char* at = cache.data() + page * plane;
+            if (kind == kBf16)
+                for (int64_t code = 0; code < kPageTokens * dim; ++code) ((bf16*)at)[code] = to_bf16(uniform());
+            else
+                for (int64_t code = 0; code < kPageTokens * dim; ++code) at[code] = (char)(127 * uniform());
+            for (int64_t token = 0; kind == kInt8 && token < kPageTokens; ++token)
+                ((float*)(at + kPageTokens * dim))[token] = (float)(0.02 + 0.01 * uniform());
+        }
+        for (int64_t window : {0, 40}) {
+            const Attention work = {query.data(), group * dim, 70,  order, cache.data(), cache.data() + pages * plane,
+                                    plane,        kind,        group, dim, window};
+            std::vector<float> ours(rows * (dim + 2)), theirs(ours.size());
+            for (const auto& [table, to] : {std::pair{&kernels, ours.data()}, std::pair{&kGeneric, theirs.data()}})
+                table->attend(work, 0, tokens, 0, pages, to, to + rows * dim, to + rows * (dim + 1));
+            compare(std::string(kernels.name) + " attend", ours, theirs);
+        }
+    }
+}
+
 // What is not matrices, beside the generic kernels.
 void check_rest(const Kernels& kernels) {
     const std::string name = kernels.name;
-    constexpr int64_t columns = 100, dim = 72, group = 3, tokens = 5, pages = 3;
+    constexpr int64_t columns = 100;
     const auto x = numbers(6 * columns), weight = numbers(columns);
     std::vector<float> got(6 * columns), want(6 * columns);
     for (int rows : {1, 4, 6}) {
@@ -126,27 +166,8 @@ void check_rest(const Kernels& kernels) {
         kGeneric.norm(x.data(), weight.data(), 1e-6f, columns, {0, rows}, want.data());
         compare(name + " norm", got, want);
     }
-    const auto logits = numbers(1003);
-    std::vector<float> ours(3), theirs(3);
-    int64_t index[2];
-    kernels.reduce_logits(logits.data(), 1003, &ours[0], &index[0], &ours[1]);
-    kGeneric.reduce_logits(logits.data(), 1003, &theirs[0], &index[1], &theirs[1]);
-    ours[2] = (float)index[0], theirs[2] = (float)index[1];
-    compare(name + " reduce_logits", ours, theirs);
-    std::vector<bf16> cache(2 * pages * kPageTokens * dim);
-    for (bf16& value : cache) value = to_bf16(uniform());
-    const auto query = numbers(tokens * group * dim);
-    const int32_t order[pages] = {2, 0, 1};
-    for (int64_t window : {0, 40}) {
-        const int64_t page_bytes = kPageTokens * dim * 2, rows = tokens * group;
-        const char* keys = (const char*)cache.data();
-        const Attention work = {query.data(), group * dim, 70, order, keys, keys + pages * page_bytes,
-                                page_bytes,   group,       dim, window};
-        std::vector<float> out(rows * (dim + 2)), other(rows * (dim + 2));
-        for (const auto& [table, to] : {std::pair{&kernels, out.data()}, std::pair{&kGeneric, other.data()}})
-            table->attend(work, 0, tokens, 0, pages, to, to + rows * dim, to + rows * (dim + 1));
-        compare(name + " attend", out, other);
-    }
+    check_sampling(kernels);
+    check_attention(kernels);
     std::vector<bf16> matrix(45 * 70);
     for (bf16& value : matrix) value = to_bf16(uniform());
     std::vector<char> packed(kernels.packed_bytes(45, 70, kBf16));
@@ -176,10 +197,9 @@ void check_set(const std::string& set, const std::function<const Kernels&()>& ta
 
 int main() {
     __builtin_cpu_init();
-    check_set("avx2", []() -> const Kernels& { return kAvx2; });
-    check_set("avx512", []() -> const Kernels& { return kAvx512; });
-    check_set("avx512_vnni_bf16", bf16_kernels);
     check_set("amx", amx_kernels);
+    check_set("avx512_vnni_bf16", bf16_kernels);
+    check_set("avx512", []() -> const Kernels& { return kAvx512; });
     std::printf("%d passed, %d failed\n", passed, failed);
     std::fflush(stdout);
     if (getpid() != 1) return failed != 0;
