@@ -28,9 +28,16 @@ class InferenceDeployment:
     def model_name(self) -> str:
         return self.spec.model.name or self.name
 
+    @property
+    def rounds_on_cpu(self) -> bool:
+        """int8 weights of executor Torch: its kernels are for CPUs, so no device is chosen."""
+        return self.spec.runtime.executor == "Torch" and self.spec.model.quantization == "Int8Dynamic"
+
     def revision_inputs(self, image: str, quantization: str = "None") -> dict[str, str | int | None]:
         """Everything that must match between prefill and decode pods. `quantization`: the chosen one, if any was."""
         spec = self.spec
+        if self.rounds_on_cpu:  # nothing is chosen for it
+            quantization = spec.model.quantization
         emulated = spec.runtime.executor == "Emulated"
         return {
             "uri": spec.model.uri,

@@ -85,6 +85,11 @@ ONE_DEVICE: Final = (
     "!has(self.{0}.gpus) || self.{0}.gpus <= 1) && (!has(self.{0}.tensorParallel) || self.{0}.tensorParallel == 1"
 )
 
+NO_DEVICE: Final = (
+    "(!has(self.{0}.gpus) || self.{0}.gpus == 0) && (!has(self.{0}.hardwareClasses) ||"
+    " size(self.{0}.hardwareClasses) == 0)"
+)
+
 SPEC_RULES: Final = (
     rule(
         "self.runtime.executor != 'Torch' || (("
@@ -94,9 +99,16 @@ SPEC_RULES: Final = (
         " or set executor to Emulated",
     ),
     rule(
-        "self.runtime.executor != 'Torch' || self.model.quantization == 'None'",
-        "runtime.executor Torch of this version runs weights as the checkpoint stores them: set model.quantization to"
-        " None, or executor to Emulated",
+        "self.runtime.executor != 'Torch' || self.model.quantization in ['None', 'Int8Dynamic']",
+        "runtime.executor Torch of this version runs weights as the checkpoint stores them, or Int8Dynamic on CPUs: set"
+        " model.quantization to one of the two, or executor to Emulated",
+    ),
+    rule(
+        "self.runtime.executor != 'Torch' || self.model.quantization != 'Int8Dynamic' || ("
+        + " && ".join(NO_DEVICE.format(role) for role in names.POOL_ROLES)
+        + ")",
+        "runtime.executor Torch of this version runs Int8Dynamic on CPUs alone: remove gpus (or set 0) and"
+        " hardwareClasses of both pools, or set model.quantization to None",
     ),
     rule(
         "self.runtime.executor != 'Torch' || (has(self.model.uri) && size(self.model.uri) > 0)",

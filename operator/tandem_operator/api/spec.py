@@ -189,7 +189,8 @@ class Model(ApiModel):
         description=(
             "How weights are held. None: as the checkpoint stores them. Int8Dynamic: weights and activations in 8 bit;"
             " Int8 and Int4: weights only; Auto: the cheapest that meets the objectives, never 4 bit. Executor Torch"
-            " of this version runs None and refuses the others; Emulated takes the time that each would."
+            " of this version runs None, and Int8Dynamic on CPUs, and refuses the others; Emulated takes the time that"
+            " each would."
         ),
     )
 

@@ -162,6 +162,7 @@ class Placer:
             why = why_not if known.shape is None else "no node has devices that a HardwareClass claims"
             why = why if self._is_ready() or known.shape is None else "nodes are not known"
             why = "gpus is 0" if forgoes_devices(infd) else why
+            why = "executor Torch runs Int8Dynamic on CPUs alone" if infd.rounds_on_cpu else why
             return self._anywhere(infd, known, why)
         literal = {role: self._literal(infd, role, pool, record) for role, pool in asked.items()}
         made = Record(

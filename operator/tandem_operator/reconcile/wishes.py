@@ -14,7 +14,7 @@ def is_asked(pool: Pool) -> bool:
 
 def forgoes_devices(infd: InferenceDeployment) -> bool:
     """Whether a pool shall have no devices: then nothing is chosen for the other either."""
-    return any(getattr(infd.spec, role).gpus == 0 for role in ROLES)
+    return infd.rounds_on_cpu or any(getattr(infd.spec, role).gpus == 0 for role in ROLES)
 
 
 def still_as_asked(old: RoleRecord, pool: Pool) -> bool:

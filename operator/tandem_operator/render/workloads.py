@@ -181,7 +181,7 @@ def _model_arguments(infd: InferenceDeployment, source: ModelSource | None) -> l
 def _executor_arguments(infd: InferenceDeployment, role: str, hardware: Hardware) -> list[str]:
     runtime = infd.spec.runtime
     if runtime.executor == "Torch":
-        return ["--executor", "torch"]
+        return ["--executor", "torch", *(["--quantization", "int8-dynamic"] if infd.rounds_on_cpu else [])]
     if role in hardware.coefficients:
         return ["--executor", "emulated", "--coefficients", coefficients_file(role)]
     return ["--executor", "emulated", "--coefficients", (runtime.emulated or Emulated()).hardware_class]

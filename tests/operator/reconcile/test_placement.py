@@ -85,6 +85,21 @@ async def test_who_wants_no_devices_gets_none_and_gives_back_what_was_chosen() -
     assert (world.devices("prefill"), world.devices("decode")) == (0, 2)
 
 
+async def test_int8_weights_of_executor_torch_take_no_device_though_there_are_some() -> None:
+    async def read(uri: str) -> tuple[dict[str, Any], None]:
+        return CONFIGS["Llama-3.1-8B"], None
+
+    world = Placed(read)
+    world.nodes("h100-sxm", 2)
+    model = {"uri": "hf://meta/8b", "maxContextTokens": 16384, "quantization": "Int8Dynamic"}
+    world.cluster.add(body(model=model))
+    await world.settle()
+    assert world.devices("prefill") == world.devices("decode") == 0
+    assert world.condition("Placed")["message"].endswith("executor Torch runs Int8Dynamic on CPUs alone")
+    arguments = world.pod("decode")["containers"][0]["args"]
+    assert arguments[arguments.index("--quantization") + 1] == "int8-dynamic"
+
+
 async def test_torch_is_given_one_device_and_a_model_that_needs_more_is_refused_with_the_arithmetic() -> None:
     async def read(uri: str) -> tuple[dict[str, Any], None]:
         return CONFIGS["Llama-3.1-70B" if "70b" in uri else "Llama-3.1-8B"], None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from tandem_operator.api import names
@@ -139,6 +140,17 @@ def test_emulated_pods_take_the_speed_that_placement_predicts() -> None:
     assert {"name": "coefficients", "mountPath": "/etc/tandem/coefficients", "readOnly": True} in container[
         "volumeMounts"
     ]
+
+
+def test_int8_weights_of_executor_torch_are_a_flag_of_both_pools_and_part_of_the_revision() -> None:
+    plain, int8 = deployment(), deployment(model={"uri": "file:///models/tiny", "quantization": "Int8Dynamic"})
+    assert int8.revision_inputs("image:1") == plain.revision_inputs("image:1") | {"quantization": "Int8Dynamic"}
+    for infd, want in ((plain, []), (int8, ["int8-dynamic"])):
+        objects = {o["metadata"]["name"]: o for o in render(infd, "0123abcd", "image:1", RenderSettings())}
+        for role in ("prefill", "decode"):
+            arguments = objects[f"chat-{role}-0123abcd"]["spec"]["template"]["spec"]["containers"][0]["args"]
+            given = [after for flag, after in pairwise(arguments) if flag == "--quantization"]
+            assert given == want
 
 
 def test_a_quantisation_in_use_is_part_of_the_revision_and_none_is_not() -> None:
