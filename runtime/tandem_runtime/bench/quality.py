@@ -1,5 +1,5 @@
-"""`tandem-runtime quality`: what int8 costs: perplexity and agreement beside bfloat16 and float32, on text of the
-model's own (drawn at temperature 1 by the float32 reference, so that any model has some)."""
+"""`tandem-runtime quality`: what int8 weights and KV cost: perplexity and agreement beside bfloat16 and float32, on
+text of the model's own (drawn at temperature 1 by the float32 reference, so that any model has some)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from tandem_runtime.engine.torch_executor import TorchExecutor
 
 CONTEXT_TOKENS = 512
+INT8: dict[str, Any] = {"dtype": "bfloat16", "int8": True}
+KINDS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("float32, int8 KV", {"dtype": "float32", "kv_dtype": "int8"}),
+    ("bfloat16", {"dtype": "bfloat16"}),
+    ("bfloat16, int8 KV", {"dtype": "bfloat16", "kv_dtype": "int8"}),
+    ("int8 dynamic", INT8),
+    ("int8 dynamic, int8 KV", INT8 | {"kv_dtype": "int8"}),
+)
+"""Beside the float32 reference; the first says what int8 KV costs alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     texts = [_draw(reference, seed, args.tokens) for seed in range(args.texts)]
     base = [_judge(reference, text) for text in texts]
     rows = [_compare("float32, torch", base, base)]
-    for name, options in (("bfloat16", {"dtype": "bfloat16"}), ("int8 dynamic", {"dtype": "bfloat16", "int8": True})):
+    for name, options in KINDS:
         executor = _load(args.model, **options)
         rows.append(_compare(name, [_judge(executor, text) for text in texts], base))
         executor.close()
@@ -57,7 +66,7 @@ def table_of(rows: list[Quality], title: str) -> Table:
     """For people."""
     table = Table(title=title)
     for heading in ("", "perplexity", "same likeliest token", "where the reference is sure"):
-        table.add_column(heading, justify="left" if not heading else "right")
+        table.add_column(heading, justify="left" if not heading else "right", no_wrap=not heading)
     for row in rows:
         sure = f"{row.agreement_where_sure:.1%} of {row.sure_places}"
         table.add_row(row.name, f"{row.perplexity:.3f}", f"{row.agreement:.1%} of {row.places}", sure)
