@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from tandem_runtime.contracts.coefficients import BUNDLED
+from tandem_runtime.contracts.flags import DRAFT_TOKENS, MOST_DRAFT_TOKENS
 
 from tandem_operator.api import rules
 
@@ -292,6 +293,22 @@ class Emulated(ApiModel):
     )
 
 
+class Speculation(ApiModel):
+    """Guesses at an answer's next tokens, checked several at once."""
+
+    method: Literal["NGram"] = Field(
+        default="NGram",
+        description="NGram: what followed the same words earlier in the prompt or in the answer.",
+    )
+    draft_tokens: int = Field(
+        default=DRAFT_TOKENS,
+        description="Longest guess. A processor checks 8 tokens in about the time of one.",
+        ge=1,
+        le=MOST_DRAFT_TOKENS,
+        json_schema_extra={"format": "int32"},
+    )
+
+
 class Runtime(ApiModel):
     """The program in the pods."""
 
@@ -313,6 +330,14 @@ class Runtime(ApiModel):
         ),
     )
     emulated: Emulated | None = Field(default=None, description="Settings of executor Emulated.")
+    speculation: Speculation | None = Field(
+        default=None,
+        description=(
+            "Let decode pods check guesses at the next tokens while few requests decode; {} is enough. Answers stay what"
+            " they are; text that repeats its prompt takes fewer steps. A change rolls through the decode pods, and"
+            " starts no new revision. Absent: off."
+        ),
+    )
 
 
 class InferenceDeploymentSpec(ApiModel):

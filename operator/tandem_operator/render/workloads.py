@@ -108,6 +108,8 @@ def pool_deployment(
     ]  # fmt: skip
     if role == "decode":  # every revision answers there; pods that do not match reject each other
         arguments += ["--prefill-peer", f"{names.pool_service_name(infd.name, 'prefill')}:{KV_PORT}"]
+        if speculation := infd.spec.runtime.speculation:
+            arguments += ["--speculate", f"ngram:{speculation.draft_tokens}"]
     template = pod_template(
         labels=names.pod_labels(infd.name, role, revision),
         image=image,

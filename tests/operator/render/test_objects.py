@@ -21,6 +21,7 @@ from tandem_operator.render.pods import InvalidTemplate
 from tandem_runtime.__main__ import COMMANDS
 from tandem_runtime.contracts.classes import read_classes
 from tandem_runtime.contracts.endpoints import read_endpoints
+from tandem_runtime.contracts.flags import parse_speculation
 
 from tests.operator.builders import body, deployment, emulated_body
 from tests.operator.pod_security import violations
@@ -143,6 +144,31 @@ def test_a_prefill_pod_gets_the_command_line_of_the_contract() -> None:
 def test_a_decode_pod_knows_where_prefill_pods_are_found() -> None:
     pod = by_name(deployment())["Deployment/chat-decode-0123abcd"]["spec"]["template"]["spec"]
     assert options(pod["containers"][0]["args"])["--prefill-peer"] == "chat-prefill:8002"
+
+
+def test_speculation_is_a_flag_of_decode_pods_and_starts_no_new_revision() -> None:
+    plain, asked = deployment(), deployment(runtime={"speculation": {}})
+    assert plain.revision_inputs("image") == asked.revision_inputs("image")
+    for infd, want in (
+        (plain, None),
+        (asked, "ngram:7"),
+        (deployment(runtime={"speculation": {"method": "NGram", "draftTokens": 12}}), "ngram:12"),
+    ):
+        made = by_name(infd)
+        prefill, decode = (
+            options(made[f"Deployment/chat-{role}-0123abcd"]["spec"]["template"]["spec"]["containers"][0]["args"])
+            for role in ("prefill", "decode")
+        )
+        assert decode.get("--speculate") == want
+        assert "--speculate" not in prefill, "it never decodes"
+        if want:
+            assert parse_speculation(want) == int(want.partition(":")[2])
+
+
+@pytest.mark.parametrize("wrong", [{"draftTokens": 0}, {"draftTokens": 32}, {"method": "Draft"}])
+def test_speculation_that_no_pod_would_take_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="speculation"):
+        deployment(runtime={"speculation": wrong})
 
 
 def test_an_emulated_deployment_has_no_model_folder_and_nothing_to_fetch() -> None:
