@@ -61,6 +61,8 @@ class Request:
     since: float = 0.0
     pages: list[int] = field(default_factory=list)
     """Block table; GONE where the window has passed."""
+    spare: list[int] = field(default_factory=list)
+    """Pages set aside for the rest of its prompt, which gives back those behind the window while it is computed."""
     computed: int = 0
     published: int = 0
     """Pages of which the hash is known to others."""
@@ -82,7 +84,7 @@ class Request:
     @property
     def held(self) -> list[int]:
         """Pages that it has a reference to."""
-        return [page for page in self.pages if page != GONE]
+        return [page for page in self.pages if page != GONE] + self.spare
 
     @property
     def output_tokens(self) -> int:

@@ -257,6 +257,7 @@ class Scheduler:
             return
         if self.settings.deterministic:
             tokens = self._fixed_chunk(request)
+        self._admission.cover(request, tokens)
         work.append(Work(request, tokens, tokens == left))
         allowance.spend(tokens, request.computed)
 

@@ -31,7 +31,7 @@ CAPACITY = Capacity(
     compat_hash="x",
 )
 NEWCOMERS = st.tuples(
-    st.integers(1, 150),
+    st.integers(1, 150) | st.integers(100, 420),
     st.integers(0, 1),
     st.integers(1, 60),
     st.integers(-1, 1),
@@ -56,7 +56,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     """Content of pages is kept beside the scheduler: what a step reads must be what was written for its tokens."""
 
     @initialize(
-        pages=st.integers(5, 14),
+        pages=st.integers(5, 16),
         headroom=st.sampled_from([0, 64]),
         deterministic=st.booleans(),
         batching=st.sampled_from(list(Batching)),
@@ -163,6 +163,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def _run(self, item: Work) -> set[int]:
         """Compares what the pages in the window hold with the request's tokens, then writes the new ones."""
         request, start = item.request, item.request.computed
+        assert len(request.held) <= self.scheduler.capacity.pages
         assert len(request.pages) * PAGE >= start + item.tokens
         touched = set()
         assert GONE not in request.pages[first_page(start, self.window, PAGE) :]

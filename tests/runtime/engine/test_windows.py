@@ -7,19 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tandem_runtime.contracts.sampling import Sampling
 from tandem_runtime.engine.blocks import BlockPool
 from tandem_runtime.engine.emulated_executor import EmulatedExecutor
 from tandem_runtime.engine.executor import GONE, Plan, SequenceError, first_page
+from tandem_runtime.engine.request import Phase
 from tandem_runtime.engine.torch_executor import PAGE_TOKENS, TorchExecutor
 from tandem_runtime.models.config import ModelConfig, read_config
 from tandem_runtime.models.families import FAMILIES
 from tandem_runtime.models.make_model import WINDOW_TOKENS, make_model
 
 from tests.runtime.decoding import Stream
-from tests.runtime.engine.stepped import Stepped, hand_over
+from tests.runtime.engine.stepped import MOST_STEPS, Stepped, hand_over
 from tests.runtime.server.pods import FAST
 
 PROMPT = [(7 * place) % 400 + 5 for place in range(300)]
@@ -150,11 +151,11 @@ def test_a_hand_off_brings_all_pages_and_the_receiver_gives_back_what_it_does_no
     assert prefill.scheduler.blocks.used == decode.scheduler.blocks.used == 0
 
 
-def emulated(pages: int) -> EmulatedExecutor:
+def emulated(pages: int, window_tokens: int = 64) -> EmulatedExecutor:
     """Its pages know what they hold."""
     values = {name: getattr(FAST, name) for name in FAST.__struct_fields__}
     coefficients = type(FAST)(**values | {"kv_tokens": pages * PAGE_TOKENS})
-    return EmulatedExecutor(coefficients, window_tokens=64, sleep=lambda _: None)
+    return EmulatedExecutor(coefficients, window_tokens=window_tokens, sleep=lambda _: None)
 
 
 def test_a_known_window_is_enough_to_go_on_from_though_what_lies_before_is_gone() -> None:
@@ -183,3 +184,64 @@ def test_without_a_window_only_an_unbroken_beginning_is_found() -> None:
     pool.forget(pages[:1])
     assert pool.match([b"a", b"b", b"c"]) == []
     assert [pool.find(name) for name in (b"a", b"b", b"c")] == [None, *pages[1:]]
+
+
+def long_prompt(shift: int, tokens: int = 340) -> list[int]:
+    return [(7 * place + shift) % 256 for place in range(tokens)]
+
+
+def test_long_prompts_reserve_what_they_can_hold_at_once() -> None:
+    alone = [Stepped(emulated(12)).ask(long_prompt(shift), Sampling(40)) for shift in range(2)]
+    pod = Stepped(emulated(12), step_tokens=64, headroom_tokens=0, free_page_share=0.0)
+    requests = [pod.add(long_prompt(shift), Sampling(40)) for shift in range(2)]
+    while requests[0].phase is not Phase.DECODE:
+        pod.step()
+    pod.step()
+    assert requests[1].phase is Phase.PREFILL, "its eleven pages do not fit beside the four of the other; seven do"
+    pod.run()
+    assert pod.most_held <= (64 + 64) // PAGE_TOKENS + 3
+    assert pod.scheduler.counters.preempted == 0
+    assert [pod.ids(request) for request in requests] == alone
+    assert pod.scheduler.blocks.used == 0
+
+
+ARRIVALS = st.lists(
+    st.tuples(st.integers(0, 1), st.integers(1, 440), st.integers(0, 12), st.integers(1, 4)), min_size=2, max_size=6
+)
+"""Which of two texts, prompt tokens, steps until it comes, output tokens."""
+
+
+@settings(max_examples=25)
+@given(
+    arrivals=ARRIVALS,
+    pages=st.integers(14, 24),
+    window=st.sampled_from([2, 33, 64, 96]),
+    step_tokens=st.sampled_from([7, 32, 48, 100]),
+    deterministic=st.booleans(),
+    headroom=st.sampled_from([0, 64]),
+)
+def test_whoever_is_admitted_finds_every_page_though_prefixes_are_shared(
+    arrivals: list[tuple[int, int, int, int]],
+    pages: int,
+    window: int,
+    step_tokens: int,
+    deterministic: bool,
+    headroom: int,
+) -> None:
+    options = {"step_tokens": step_tokens, "chunk_tokens": 64, "deterministic": deterministic}
+    pod = Stepped(emulated(pages, window), headroom_tokens=headroom, free_page_share=0.0, **options)
+    due = sorted((sum(a[2] for a in arrivals[: place + 1]), *a) for place, a in enumerate(arrivals))
+    requests = []
+    for now in range(MOST_STEPS):
+        while due and due[0][0] <= now:
+            _, text, tokens, _, length = due.pop(0)
+            requests.append((text, tokens, length, pod.add(long_prompt(text, tokens), Sampling(length))))
+        before = {r.handle for *_, r in requests if r.phase is Phase.PREFILL}
+        went_on = pod.step()
+        lost = [r for *_, r in requests if r.handle in before and r.phase is Phase.QUEUED]
+        assert not lost or pod.scheduler.counters.preempted, "only whoever decodes asks others to give way"
+        if not went_on and not due:
+            break
+    for text, tokens, length, request in requests:
+        assert pod.ids(request) == Stepped(emulated(pages, window)).ask(long_prompt(text, tokens), Sampling(length))
+    assert pod.scheduler.blocks.used == 0
