@@ -333,9 +333,9 @@ class Runtime(ApiModel):
     speculation: Speculation | None = Field(
         default=None,
         description=(
-            "Let decode pods check guesses at the next tokens while few requests decode; {} is enough. Answers stay what"
-            " they are; text that repeats its prompt takes fewer steps. A change rolls through the decode pods, and"
-            " starts no new revision. Absent: off."
+            "Let decode pods check guesses at the next tokens while few requests decode; {} is enough. Answers stay"
+            " what they are; text that repeats its prompt takes fewer steps. A change rolls through the decode pods,"
+            " and starts no new revision. Absent: off."
         ),
     )
 
