@@ -26,12 +26,16 @@ KINDS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("int8 dynamic, int8 KV", INT8 | {"kv_dtype": "int8"}),
 )
 """Beside the float32 reference; the first says what int8 KV costs alone."""
+MARGIN_TOLERANCE_NATS = 0.15
+"""A fast mode may take another token than the reference only where the reference's likeliest is ahead of its next by
+less than this: twice what the sample model showed at most (0.072)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
     """`agreement`: share of places with the reference's likeliest token; `sure`: only where the reference's was at
-    least twice as likely as any other."""
+    least twice as likely as any other. `widest_margin`: of the places where they differ the most that the reference's
+    likeliest token is ahead of its next, in nats; 0 where none differs."""
 
     name: str
     perplexity: float
@@ -39,6 +43,7 @@ class Quality:
     agreement_where_sure: float
     places: int
     sure_places: int
+    widest_margin: float
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,26 +55,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints one table."""
-    reference = _load(args.model, dtype="float32")
-    texts = [_draw(reference, seed, args.tokens) for seed in range(args.texts)]
-    base = [_judge(reference, text) for text in texts]
-    rows = [_compare("float32, torch", base, base)]
-    for name, options in KINDS:
-        executor = _load(args.model, **options)
-        rows.append(_compare(name, [_judge(executor, text) for text in texts], base))
-        executor.close()
+    rows = measure(args.model, args.texts, args.tokens)
     Console().print(table_of(rows, f"{args.model.name}: {args.texts} texts of {args.tokens} tokens"))
     return 0
+
+
+def measure(model: Path, texts: int, tokens: int) -> list[Quality]:
+    """The reference, then each of KINDS, judged on `texts` texts of `tokens` tokens."""
+    reference = _load(model, dtype="float32")
+    drawn = [_draw(reference, seed, tokens) for seed in range(texts)]
+    base = [_judge(reference, text) for text in drawn]
+    rows = [_compare("float32, torch", base, base)]
+    for name, options in KINDS:
+        executor = _load(model, **options)
+        rows.append(_compare(name, [_judge(executor, text) for text in drawn], base))
+        executor.close()
+    return rows
 
 
 def table_of(rows: list[Quality], title: str) -> Table:
     """For people."""
     table = Table(title=title)
-    for heading in ("", "perplexity", "same likeliest token", "where the reference is sure"):
+    for heading in ("", "perplexity", "same likeliest token", "where the reference is sure", "widest margin"):
         table.add_column(heading, justify="left" if not heading else "right", no_wrap=not heading)
     for row in rows:
         sure = f"{row.agreement_where_sure:.1%} of {row.sure_places}"
-        table.add_row(row.name, f"{row.perplexity:.3f}", f"{row.agreement:.1%} of {row.places}", sure)
+        same = f"{row.agreement:.1%} of {row.places}"
+        table.add_row(row.name, f"{row.perplexity:.3f}", same, sure, f"{row.widest_margin:.3f}")
     return table
 
 
@@ -113,6 +125,9 @@ def _compare(name: str, mine: list[Any], base: list[Any]) -> Quality:
     places = [pair for ours, theirs in zip(mine, base, strict=True) for pair in zip(ours, theirs, strict=True)]
     loss = -sum(logprob for (_, logprob), _ in places) / len(places)
     same = [ours[0][0] == theirs[0][0] for (ours, _), (theirs, _) in places]
-    sure = [theirs[0][1] - theirs[1][1] > math.log(2) for _, (theirs, _) in places]
+    margins = [theirs[0][1] - theirs[1][1] for _, (theirs, _) in places]
+    sure = [margin > math.log(2) for margin in margins]
+    widest = max((margin for margin, is_same in zip(margins, same, strict=True) if not is_same), default=0.0)
     agreed = sum(1 for is_same, is_sure in zip(same, sure, strict=True) if is_same and is_sure)
-    return Quality(name, math.exp(loss), sum(same) / len(same), agreed / max(1, sum(sure)), len(same), sum(sure))
+    shares = sum(same) / len(same), agreed / max(1, sum(sure))
+    return Quality(name, math.exp(loss), *shares, len(same), sum(sure), widest)
