@@ -40,10 +40,9 @@ def _prior(settings: Settings, role: str) -> Coefficients:
     if settings.law.use_prior:
         return prior
     p, d = prior.prefill, prior.decode
-    return msgspec.structs.replace(
-        prior,
-        prefill=Prefill(p.theta0_s * GUESS, p.theta1_s * GUESS, p.theta2_s * GUESS),
-        decode=Decode(d.phi0_s * GUESS, d.phi1_s * GUESS, d.phi2_s * GUESS),
+    return prior.with_terms(
+        Prefill(p.theta0_s * GUESS, p.theta1_s * GUESS, p.theta2_s * GUESS),
+        Decode(d.phi0_s * GUESS, d.phi1_s * GUESS, d.phi2_s * GUESS),
     )
 
 
