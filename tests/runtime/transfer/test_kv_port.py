@@ -109,7 +109,8 @@ async def test_whoever_does_not_know_the_token_is_told_so_and_nothing_else() -> 
     [
         ({"compat_hash": "other"}, "compat hashes differ"),
         ({"proto": 9}, "protocol 9"),
-        ({"layout": kv.Layout(2, 2, 64, 32, "bfloat16", 1)}, "page layout"),
+        ({"layout": kv.Layout(2, 2, 64, 32, "emulated", 1)}, "page layout"),
+        ({"layout": kv.Layout(2, 2, 64, 32, "bfloat16", 1)}, "--kv-dtype"),
         ({"tp": 2}, "tensor parallelism 2"),
     ],
 )
