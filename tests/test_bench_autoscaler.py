@@ -41,7 +41,7 @@ def test_oracles_are_run_once_for_scenarios_that_differ_only_in_what_is_seen() -
     runs = Plan(SCENARIOS, quick=True, seeds=1, few=1).runs()
     assert len(runs) == len(set(runs))
     assert sorted(run.scenario for run in runs if run.policy == ORACLE) == sorted(
-        set(SCENARIOS) - {"S1-30s", "S1-3s", "S6-metricloss", "S6-outage", "S6-modelerror", "S7-flip"}
+        set(SCENARIOS) - {"S1-30s", "S1-3s", "S6-metricloss", "S6-outage", "S6-modelerror", "S7-noflip"}
     )
     assert all(run.oracle in runs and run.causal in runs for run in runs)
     assert {run.scenario for run in runs if run.policy == "tandem"} == set(SCENARIOS)

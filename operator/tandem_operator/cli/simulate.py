@@ -48,7 +48,7 @@ VARIANTS = {
     "modelerror": "the policy's model is 30% wrong",
     "gpucap": "seven tenths of the devices that the peak needs",
     "delay": "scrapes every 15 s",
-    "flip": "pods may change their role in place",
+    "noflip": "pods have one role for life",
     "day": "the whole of it",
 }
 WIDE = 130

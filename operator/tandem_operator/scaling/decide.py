@@ -45,7 +45,7 @@ def decide(settings: Settings, state: State, observation: Observation, now: floa
     asked = _needs(demand, settings, state)
     state, panic = _panic(state, asked[0], demand, settings, Targets(*ready), lead_s, now)
     wanted, down, reasons = _wanted(state, settings, observation, reading, demand, asked, current, now)
-    moved = _move(state, settings, observation, reading, demand, wanted, down, current, lead_s, panic, now)
+    moved = _move(state, settings, observation, reading, demand, wanted, down, current, ready, lead_s, panic, now)
     bounded = _bound(settings, observation, reading, moved[0], current, asked[0])
     targets = bounded.targets
     state = msgspec.structs.replace(moved[1], targets=targets)
@@ -156,6 +156,7 @@ def _move(
     wanted: Targets,
     down: tuple[Targets, Targets],
     current: Targets,
+    ready: tuple[int, int],
     lead_s: float,
     panic: bool,
     now: float,
@@ -207,8 +208,11 @@ def _move(
             reasons.append(f"{role}: {result.reason}")
     state = msgspec.structs.replace(state, prefill=memories[0], decode=memories[1])
     blinds = (reading.blind("prefill", observation.pods), reading.blind("decode", observation.pods))
-    flipped = flip(settings, state, current, Targets(sizes[0], sizes[1]), down[0], blinds, now)
-    return flipped.sizes, flipped.state, (*reasons, *((flipped.reason,) if flipped.reason else ()))
+    if demand.mix.turned:  # bursts and noise of the same requests are no reason to change roles: both pools want more
+        urgent = Targets(*ready) if demand.late > 0 else None
+        flipped = flip(settings, state, current, Targets(sizes[0], sizes[1]), down[0], blinds, now, urgent)
+        return flipped.sizes, flipped.state, (*reasons, *((flipped.reason,) if flipped.reason else ()))
+    return Targets(sizes[0], sizes[1]), state, tuple(reasons)
 
 
 def _bound(

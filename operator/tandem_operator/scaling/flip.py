@@ -25,9 +25,17 @@ class Flip(NamedTuple):
 
 
 def flip(
-    settings: Settings, state: State, have: Targets, sizes: Targets, low: Targets, blind: tuple[bool, bool], now: float
+    settings: Settings,
+    state: State,
+    have: Targets,
+    sizes: Targets,
+    low: Targets,
+    blind: tuple[bool, bool],
+    now: float,
+    urgent: Targets | None = None,
 ) -> Flip:
     """`sizes`: after growth and removals; `low`: what each pool may shrink to, by the model; `blind`: prefill, decode.
+    `urgent`: pods that serve, when requests miss their objective now: then pods that start are no help yet.
 
     A giver needs no hold, as what it gives comes back as fast; but whoever was given to keeps it for a while.
     """
@@ -36,15 +44,18 @@ def flip(
     if not settings.role_flip or pools[0].gpus != pools[1].gpus or any(pool.replicas is not None for pool in pools):
         return nothing
     roles: tuple[Role, Role] = ("prefill", "decode")
-    had, after, least = _pair(have), _pair(sizes), _pair(low)
+    after, least = _pair(sizes), _pair(low)
+    had = _pair(urgent or have)
     for taker, giver in ((0, 1), (1, 0)):
         lacks = after[taker] - had[taker]
-        spare = min(had[giver], after[giver]) - max(least[giver], bounds(pools[giver])[0])
+        stays = had[giver] if urgent else min(had[giver], after[giver])
+        spare = stays - max(least[giver], bounds(pools[giver])[0])
         settled = state.flipped_to != roles[giver] or now - state.flipped_at >= settings.law.dwell_s
-        if lacks <= 0 or spare <= 0 or blind[giver] or after[giver] > had[giver] or not settled:
+        grows = not urgent and after[giver] > had[giver]
+        if lacks <= 0 or spare <= 0 or blind[giver] or grows or not settled:
             continue
         moved = min(lacks, spare)
-        left = min(had[giver], after[giver]) - moved
+        left = stays - moved
         memory = _restarted(state.prefill if giver == 0 else state.decode, left, now)
         state = msgspec.structs.replace(
             state,

@@ -42,7 +42,7 @@ def step(
     The size moves up at most to `up`, down at most to the first of `down`.
     """
     near, far = max(up, down[0]), max(up, *down)
-    memory = msgspec.structs.replace(memory, ups=(*memory.ups, up > current)[-3:])
+    memory = msgspec.structs.replace(memory, ups=(*memory.ups, up > current)[-law.up_ticks - 1 :])
     if up > current and (panic or sum(memory.ups) >= law.up_ticks):
         return Step(up, _grown(memory, up, load, now, law))
     begun = bool(memory.peaks) and not frozen_by
@@ -54,7 +54,7 @@ def step(
         peaks_far=_watch(memory.peaks_far, far if begun else current, now, hold_s),
     )
     if up > current:
-        return Step(current, memory, f"{up} wanted, waiting for a second look")
+        return Step(current, memory, f"{up} wanted by {sum(memory.ups)} looks, waiting for {law.up_ticks}")
     if near >= current:
         return Step(current, memory)
     if frozen_by:

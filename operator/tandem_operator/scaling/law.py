@@ -79,8 +79,9 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     """Fast demand over ready capacity at which waiting for certainty costs more than a pod."""
     panic_ticks: int = 1
     """Looks that must agree on it: the jump itself is five deviations already."""
-    up_ticks: int = 2
-    """Of the last three decisions, those that must ask for more before more is given."""
+    up_ticks: int = 5
+    """Of the last decisions, this many of one more must ask for more before more is given: ten seconds of evidence are
+    a tenth of a cold start, and half of the lulls and swells of a steady day are over by then."""
     stable_s: float = 60.0
     """After a panic nothing is removed for this, nor for a start-up, whichever is longer."""
     violation_over_idle: float = 0.6

@@ -28,6 +28,8 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     """Mean square of prompt tokens."""
     output_tokens: float
     output_square: float
+    turned: bool = False
+    """Prompts of the last seconds are of another length than those of the last minute, beyond chance."""
     held_tokens: float = 0.0
     """KV of a running sequence as measured: long prompts with long answers run longest, which means do not show."""
 
@@ -55,12 +57,15 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
 def mix_of(state: State, windows: Windows) -> Mix:
     """Lengths of prompts that arrive and of answers that end, each of the longest window that still tells the truth.
 
-    The answers that end in a few seconds are no fair sample: short ones end first.
+    The answers that end in a few seconds are no fair sample: short ones end first. They count when prompts have just
+    become others: then those of the last minute are no sample at all.
     """
     spans = (windows.fast, windows.medium, windows.slow)
     company = max(*state.noise[:2], 1.0)  # requests that arrive together are alike: so many count as one
     prompts = _truest([(s.requests, s.prompt_tokens, s.squares) for s in spans], 0.0, company)
-    outputs = _truest([(s.completed, s.output_tokens, s.output_squares) for s in spans[1:]], OUTPUT_CHANGE)
+    turned = prompts[0] == spans[0].requests < spans[1].requests
+    ends = spans if turned else spans[1:]
+    outputs = _truest([(s.completed, s.output_tokens, s.output_squares) for s in ends], OUTPUT_CHANGE)
     prompt, square = _with_prior(*prompts, PROMPT_PRIOR_TOKENS, 2 * PROMPT_PRIOR_TOKENS**2)
     known = max(state.output_tokens_mean or OUTPUT_PRIOR_TOKENS, 1.0)
     output, output_square = _with_prior(*outputs, known, max(state.output_square_mean, known**2))
@@ -72,6 +77,7 @@ def mix_of(state: State, windows: Windows) -> Mix:
         square=max(square, prompt**2),
         output_tokens=max(output, 1.0),
         output_square=max(output_square, output**2),
+        turned=turned,
         held_tokens=state.held_tokens,
     )
 

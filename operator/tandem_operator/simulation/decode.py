@@ -154,7 +154,8 @@ class DecodePod(Sequences):
         steps = self._wake_step - self._step
         self.busy_s += now - self._base_s
         finished: list[Flight] = []
-        if self._chunks:
+        computed = bool(self._chunks)
+        if computed:
             finished = self._end_chunks()
         elif n:
             last = self._kv + n * (steps - 1)
@@ -165,6 +166,8 @@ class DecodePod(Sequences):
         self._step = self._wake_step
         self._base_s = now
         self._boundary(finished)
+        if computed and not finished and self.prompt_tokens_waiting <= self._budget:
+            self._freed(self)  # it may be given the next prompt
 
     def _boundary(self, finished: list[Flight]) -> None:
         """Between two steps: out with the finished, in with who waits, room made, next stretch."""

@@ -95,7 +95,7 @@ def day(quick: bool, traces: Path | None, full: bool) -> Workload:
 
 def shift(quick: bool) -> tuple[Workload, tuple[float, ...]]:
     """S7, and when the lengths change."""
-    part = 450.0 if quick else 900.0
+    part = 900.0
     lengths = Shifting(((0.0, Fixed(2000, 200)), (part, Fixed(8000, 50)), (2 * part, Fixed(500, 1500))))
     return Synthetic(Steps(((0.0, 30.0),)), lengths, 3 * part), (part, 2 * part)
 

@@ -56,6 +56,8 @@ TTFT_S: Final = 2.0
 TTFT_SOLO_FACTOR: Final = 1.5
 TPOT_S: Final = 0.05
 MAX_REPLICAS: Final = 64
+FLIP_S: Final = 5.0
+"""A drained pod takes the other role: same process, same weights, a new incarnation at the router."""
 COLD: Final = Startup()
 """Median 110 s."""
 WARM: Final = Startup(node_s=0.0, image_s=5.0, weights_s=20.0, warmup_s=5.0, warmth="warm")
@@ -70,7 +72,7 @@ def settings(believed: Coefficients = LLAMA_70B_FP8_4XH100, budget_gpus: int | N
         coefficients=believed, min_replicas=1, max_replicas=MAX_REPLICAS, gpus=DEVICES, price_per_hour=float(DEVICES)
     )
     objective = Objective(name="interactive", ttft_base_s=TTFT_S, tpot_s=TPOT_S, attainment=0.99)
-    return Settings(prefill=pool, decode=pool, objectives=(objective,), budget_gpus=budget_gpus)
+    return Settings(prefill=pool, decode=pool, objectives=(objective,), budget_gpus=budget_gpus, role_flip=True)
 
 
 def fleet(startup: Startup = COLD, gpus: int | None = None, prefix_cache_tokens: int = 0) -> Fleet:
@@ -81,4 +83,5 @@ def fleet(startup: Startup = COLD, gpus: int | None = None, prefix_cache_tokens:
         startup=startup,
         gpus=gpus,
         prefix_cache_tokens=prefix_cache_tokens,
+        flip_s=FLIP_S,
     )

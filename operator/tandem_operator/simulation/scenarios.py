@@ -26,7 +26,7 @@ from tandem_operator.simulation.workload import Workload
 
 NAMES: Final = (
     "S1", "S1-30s", "S1-3s", "S2", "S3", "S4", "S5", "S5-nohits", "S6", "S6-metricloss", "S6-outage", "S6-modelerror",
-    "S6-gpucap", "S6-delay", "S6-day", "S7", "S7-flip", "S8", "S9", "constant",
+    "S6-gpucap", "S6-delay", "S6-day", "S7", "S7-noflip", "S8", "S9", "constant",
 )  # fmt: skip
 TRAINING: Final = 0.3
 """First part of a scenario that is for tuning and is not reported."""
@@ -40,8 +40,6 @@ DECODE_ERROR: Final = 1.3
 """The policy believes prefill 30 % faster and decode 30 % slower than they are: each pool errs to its own side."""
 CAP_SHARE: Final = 0.7
 """Of the devices that the peak needs."""
-FLIP_S: Final = 5.0
-"""A drained pod takes the other role: same weights, other loop, a new name at the router."""
 IDLE_AFTER_S: Final = 300.0
 SPLIT: Final = ("S2", "S3", "S4")
 """Their first part is not reported. Days 1 to 3 are S6's; S5 and S9 are short and tune nothing."""
@@ -130,9 +128,9 @@ def _vary(made: Scenario, variant: str, quick: bool) -> Scenario:
         start = made.until_s / 2
         gap = ((start, start + (OUTAGE_S if not quick else OUTAGE_S / 2)),)
         return replace(made, metrics=Metrics(outages=gap), blind_s=gap)
-    if variant == "flip":
-        asked = msgspec.structs.replace(made.settings, role_flip=True)
-        return replace(made, settings=asked, fleet=replace(made.fleet, flip_s=FLIP_S))
+    if variant == "noflip":
+        asked = msgspec.structs.replace(made.settings, role_flip=False)
+        return replace(made, settings=asked, fleet=replace(made.fleet, flip_s=None))
     if variant == "modelerror":
         return replace(made, settings=settings(mistaken(LLAMA_70B_FP8_4XH100)))
     if variant == "gpucap":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from math import isnan
+from bisect import bisect_right
+from math import ceil, isnan
 
 from tandem_operator.simulation.fluid import best_batch
 from tandem_operator.simulation.ledger import Ledger, Verdict
@@ -38,8 +39,8 @@ def make_series(scenario: Scenario, ledger: Ledger, watch: Watch, end: float) ->
     sights, step_s = watch.sights, watch.step_s
     bins = [Bin() for _ in sights]
     _fill(scenario, ledger, bins, step_s, end)
-    prefill = _smooth([bin_.prefill_s / step_s for bin_ in bins], step_s)
-    decode = _smooth([bin_.decode_s / step_s for bin_ in bins], step_s)
+    prefill = _smooth([bin_.prefill_s / step_s for bin_ in bins], step_s, scenario.steps_s)
+    decode = _smooth([bin_.decode_s / step_s for bin_ in bins], step_s, scenario.steps_s)
     for bin_ in bins:
         bin_.ttft_s.sort()
         bin_.tpot_s.sort()
@@ -107,12 +108,15 @@ def _fill(scenario: Scenario, ledger: Ledger, bins: list[Bin], step_s: float, en
             bin_.tpot_s.append(ledger.tpot_s[row])
 
 
-def _smooth(values: list[float], step_s: float) -> list[float]:
-    """Mean of the window around each."""
+def _smooth(values: list[float], step_s: float, jumps_s: tuple[float, ...]) -> list[float]:
+    """Mean of the window around each, which does not reach over a jump of the load: nobody needs before what comes
+    after. A row in the middle of which the load jumps stands for itself."""
     half = max(0, int(NEED_WINDOW_S / step_s / 2))
+    edges = sorted({0, len(values), *(edge for at in jumps_s for edge in (int(at / step_s), ceil(at / step_s)))})
     means = []
     for index in range(len(values)):
-        window = values[max(0, index - half) : index + half + 1]
+        after = bisect_right(edges, index)
+        window = values[max(edges[after - 1], index - half) : min(edges[after], index + half + 1)]
         means.append(sum(window) / len(window))
     return means
 

@@ -95,24 +95,32 @@ class Supply:
                 pod.served = True
 
     def scale(self, targets: tuple[int, int]) -> None:
-        """Frees before it asks, so that one pool's devices can become the other's; roles change where they can."""
+        """Frees before it asks, so that one pool's devices can become the other's; roles change where they can, and
+        a pod that serves takes the place of one that has yet to start."""
         for pool, target, other, wanted in zip(self.pools, targets, self.pools[::-1], targets[::-1], strict=True):
             pool.target = target
             alive = [pod for pod in pool.pods if pod.draining_s < 0]
             for pod in sorted(alive, key=_keep)[: max(0, len(alive) - target)]:
-                if self._flip_s is not None and pod.ready_s >= 0 and _alive(other) < wanted:
+                starting = _starting(other)
+                if self._flip_s is not None and pod.ready_s >= 0 and (_alive(other) < wanted or starting):
+                    if _alive(other) >= wanted:
+                        self._give_up(min(starting, key=_keep))
                     self._flip(pod, other)
+                    self._let_go(pod)
                 else:
-                    self.removed.append(self.events.now)
-                    if not pod.served:
-                        self.wasted.append(self.events.now)
-                self._let_go(pod)
+                    self._give_up(pod)
         for pool, target in zip(self.pools, targets, strict=True):
             alive = [pod for pod in pool.pods if pod.draining_s < 0]
             for _ in range(target - len(alive)):
                 self.created.append(self.events.now)
                 self._pending.append(self._make(pool))
         self._grant()
+
+    def _give_up(self, pod: AnyPod) -> None:
+        self.removed.append(self.events.now)
+        if not pod.served:
+            self.wasted.append(self.events.now)
+        self._let_go(pod)
 
     def check_drained(self, pod: AnyPod) -> None:
         """Called when work of the pod ended."""
@@ -212,6 +220,10 @@ class Supply:
 
 def _alive(pool: Pool) -> int:
     return sum(pod.draining_s < 0 for pod in pool.pods)
+
+
+def _starting(pool: Pool) -> list[AnyPod]:
+    return [pod for pod in pool.pods if pod.ready_s < 0 and pod.draining_s < 0 and not pod.flipped]
 
 
 def _keep(pod: AnyPod) -> tuple[int, float, float]:

@@ -43,8 +43,11 @@ class Hold:
     need_tokens: int = 0
 
 
-def choose(fleet: Fleet, entry: Waiting, now: float, cached: Mapping[str, int] = NOTHING_CACHED) -> Pair | Hold:
-    """`cached`: by incarnation, how many of the prompt's tokens a pod is expected to hold."""
+def choose(
+    fleet: Fleet, entry: Waiting, now: float, cached: Mapping[str, int] = NOTHING_CACHED, behind: bool = False
+) -> Pair | Hold:
+    """`cached`: by incarnation, how many of the prompt's tokens a pod is expected to hold. `behind`: more waits than
+    prefill pods can serve in time."""
     decode = choose_decode(fleet, entry, now, cached)
     if isinstance(decode, Hold):
         return decode
@@ -57,12 +60,12 @@ def choose(fleet: Fleet, entry: Waiting, now: float, cached: Mapping[str, int] =
     if found is None and not fleet.could_prefill(decode.revision, entry, now):
         return _local(decode, entry, at_decode, "no_prefill")
     if found is None:
-        return _convert(fleet, entry, now, cached) or Hold("prefill_busy")
+        return _convert(fleet, entry, now, cached, behind) or Hold("prefill_busy")
     prefill, at_prefill, seconds = found
     if entry.streaming or fleet.law.takes_more(prefill, now):
         seconds += decode.step_seconds(1, entry.tokens)
         return Pair(decode, prefill, "remote", at_prefill, seconds, decode.step_seconds(1, entry.tokens))
-    return _convert(fleet, entry, now, cached) or Hold("prefill_busy")
+    return _convert(fleet, entry, now, cached, behind) or Hold("prefill_busy")
 
 
 def choose_decode(fleet: Fleet, entry: Waiting, now: float, cached: Mapping[str, int]) -> PodSnapshot | Hold:
@@ -123,13 +126,14 @@ def _local(decode: PodSnapshot, entry: Waiting, cached_tokens: int, way: Way) ->
     return Pair(decode, None, way, cached_tokens, seconds, step_seconds)
 
 
-def _convert(fleet: Fleet, entry: Waiting, now: float, cached: Mapping[str, int]) -> Pair | None:
+def _convert(fleet: Fleet, entry: Waiting, now: float, cached: Mapping[str, int], behind: bool) -> Pair | None:
     """A decode pod whose running requests keep their TPOT while it computes the prompt chunk by chunk.
 
-    Only when waiting has used up its share of the objective: else the prefill pool is not the bottleneck.
+    Only when waiting has used up its share of the objective, or others had to step back for want of prefill pods:
+    else these are not the bottleneck.
     """
     law = fleet.law
-    if not law.convertible or now < law.convert_at(entry):
+    if not law.convertible or (now < law.convert_at(entry) and not behind):
         return None
     late = entry.late_at <= now
     avoid = entry.avoided(now) if entry.avoid else entry.avoid
@@ -139,7 +143,8 @@ def _convert(fleet: Fleet, entry: Waiting, now: float, cached: Mapping[str, int]
         step_tokens = pod.step_tokens or law.convert_tokens
         if known is None or pod.waiting_tokens > step_tokens or pod.incarnation in avoid:
             continue
-        if fleet.admits(pod, entry, entry.tokens + HEADROOM_TOKENS + entry.output_tokens, limit):
+        need_tokens = entry.tokens + HEADROOM_TOKENS + entry.output_tokens
+        if fleet.admits(pod, entry, need_tokens, limit) or (late and not law.spares(pod, need_tokens)):
             continue
         at_pod = min(cached.get(pod.incarnation, 0), entry.tokens - 1) if cached else 0
         rest = entry.tokens - at_pod

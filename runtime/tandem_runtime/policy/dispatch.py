@@ -11,7 +11,7 @@ from math import inf
 from typing import NamedTuple
 
 from tandem_runtime.policy.choice import NOTHING_CACHED, Hold, Pair, choose
-from tandem_runtime.policy.fleet import Fleet
+from tandem_runtime.policy.fleet import Fleet, Reservation
 from tandem_runtime.policy.queue import Blocked, WaitingQueue
 from tandem_runtime.policy.waiting import Waiting
 
@@ -37,15 +37,16 @@ def next_dispatch(
         queue.drain.begin(now)  # waiting for a pod says nothing of how fast pods are
         queue.wake(now, 0)  # a pause that is over is no event any more
         return None
+    if fleet.reserved is not None:
+        _end_reservation(queue, fleet, now)
     if queue.has_parked():
         _keep_a_pod(queue, fleet, now)
         queue.wake(now, fleet.room_tokens())
-    elif fleet.reserved is not None:
-        fleet.reserve(None)
     near_only = False
     while (entry := queue.first(now, near_only=near_only)) is not None:
-        if not _still_blocked(queue, fleet, entry, now):
-            found = choose(fleet, entry, now, cached(entry))
+        behind = queue.is_behind()
+        if not _still_blocked(queue, fleet, entry, now, behind):
+            found = choose(fleet, entry, now, cached(entry), behind)
             if isinstance(found, Pair):
                 queue.dispatched(entry.id, now)
                 return Dispatch(entry, found)
@@ -55,7 +56,8 @@ def next_dispatch(
             if _step_aside(queue, entry, found, now):
                 continue
             if not near_only:
-                queue.blocked = Blocked(entry.id, fleet.version, _may_change_at(fleet, entry, now), found.reason)
+                until = _may_change_at(fleet, entry, now)
+                queue.blocked = Blocked(entry.id, fleet.version, until, found.reason, behind)
         if near_only or queue.blocked is None or queue.blocked.reason != "prefill_busy" or not queue.has_near():
             return None
         near_only = True
@@ -73,10 +75,12 @@ def _step_aside(queue: WaitingQueue, entry: Waiting, hold: Hold, now: float) -> 
     return True
 
 
-def _still_blocked(queue: WaitingQueue, fleet: Fleet, entry: Waiting, now: float) -> bool:
+def _still_blocked(queue: WaitingQueue, fleet: Fleet, entry: Waiting, now: float, behind: bool) -> bool:
     """The first request got its answer already, and nothing has changed since."""
     known = queue.blocked
-    return known is not None and known.request_id == entry.id and known.version == fleet.version and now < known.until
+    if known is None or known.request_id != entry.id or known.version != fleet.version or now >= known.until:
+        return False
+    return known.behind or not behind
 
 
 def _may_change_at(fleet: Fleet, entry: Waiting, now: float) -> float:
@@ -97,20 +101,27 @@ def next_look(queue: WaitingQueue, fleet: Fleet, now: float, no_pod_since: float
     return None if soonest == inf else soonest
 
 
+def _end_reservation(queue: WaitingQueue, fleet: Fleet, now: float) -> None:
+    """If it served its purpose, or its pod is gone."""
+    kept = fleet.reserved
+    pod = fleet.pods.get(kept.incarnation) if kept else None
+    if kept and (kept.request_id not in queue or pod is None or not pod.serves()):
+        if kept.is_late:
+            queue.late_was_kept_for(now - kept.since, now)
+        fleet.reserve(None)
+
+
 def _keep_a_pod(queue: WaitingQueue, fleet: Fleet, now: float) -> None:
-    """Ends a reservation that served its purpose, and makes one for a request that was passed for too long."""
-    longest = queue.longest_parked(now)
-    if longest is None:
-        fleet.reserve(None)
-        return
-    entry, need_tokens = longest
-    kept = fleet.pods.get(fleet.reserved[0]) if fleet.reserved and fleet.reserved[1] == entry.id else None
-    if kept is None or not kept.serves():
+    """For a request that was passed for too long, until it is served."""
+    if fleet.reserved is not None:
+        entry, need_tokens = queue.needed(fleet.reserved.request_id)
+        pod = fleet.pods[fleet.reserved.incarnation]
+    elif (longest := queue.longest_parked(now)) is not None:
+        entry, need_tokens = longest
         able = [pod for pod in fleet.decodes if (pod.kv_total_tokens or inf) >= need_tokens]
-        kept = max(able or fleet.decodes, key=lambda pod: (pod.room_tokens(), pod.pod), default=None)
-    if kept is None:
-        fleet.reserve(None)
+        pod = max(able or fleet.decodes, key=lambda pod: (pod.room_tokens(), pod.pod))
+        fleet.reserve(Reservation(pod.incarnation, entry.id, entry.late_at <= now, now))
+    else:
         return
-    fleet.reserve((kept.incarnation, entry.id))
-    if not fleet.admits(kept, entry, need_tokens, fleet.tpot_limit(entry)):
+    if not fleet.admits(pod, entry, need_tokens, fleet.tpot_limit(entry)):
         queue.unpark(entry.id, now)

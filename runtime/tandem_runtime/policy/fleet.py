@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from tandem_runtime.contracts.coefficients import Coefficients
 from tandem_runtime.policy.pods import HEADROOM_TOKENS, PodSnapshot
@@ -40,6 +40,9 @@ class ChoiceLaw:
     """Prompt tokens that a decode pod adds to one step, where it does not say."""
     convert_share: float = 0.5
     """Of its objective, what a waiting request has left when a decode pod may take its prompt."""
+    convert_late_full: float = 0.5
+    """Of a decode pod's slots and KV, what may be taken before it computes no late prompts any more: a backlog of an
+    hour must not fill the pods that prefill pods send to."""
     convert_candidates: int = 4
     """Least loaded decode pods that are asked: the next ones have less to spare."""
     affinity_tokens: int = 256
@@ -51,11 +54,27 @@ class ChoiceLaw:
             return inf
         return entry.objective_at - self.convert_share * (entry.objective_at - entry.arrived)
 
+    def spares(self, pod: PodSnapshot, tokens: int) -> bool:
+        """With so many more tokens a decode pod still has room for whoever comes in time: late prompts may use it."""
+        if pod.max_sequences and pod.running + 1 > self.convert_late_full * pod.max_sequences:
+            return False
+        return not pod.kv_total_tokens or pod.kv_used_tokens + tokens <= self.convert_late_full * pod.kv_total_tokens
+
     def takes_more(self, pod: PodSnapshot, now: float) -> bool:
         """A prefill pod that would otherwise soon have nothing to do."""
         if pod.busy_until is not None:
             return now >= pod.busy_until - self.ahead_seconds  # as in opens_at: to the last bit
         return pod.waiting_tokens < self.ahead_tokens
+
+
+class Reservation(NamedTuple):
+    """A pod that is kept for a request which others passed for too long."""
+
+    incarnation: str
+    request_id: str
+    is_late: bool = False
+    """When it began."""
+    since: float = 0.0
 
 
 class Ranking:
@@ -97,8 +116,7 @@ class Fleet:
         """By incarnation: all, also those that do not serve."""
         self.largest_tokens = 0.0
         """KV of the largest of them."""
-        self.reserved: tuple[str, str] | None = None
-        """A pod's incarnation and the request that it is kept for."""
+        self.reserved: Reservation | None = None
         self.version = 0
         """Grows with every change."""
         self._decodes = Ranking()
@@ -160,7 +178,7 @@ class Fleet:
             del self._sizes[tokens]
         self.largest_tokens = max(self._sizes, default=0.0)
 
-    def reserve(self, kept: tuple[str, str] | None) -> None:
+    def reserve(self, kept: Reservation | None) -> None:
         """Keeps a pod for a request, or none."""
         if kept != self.reserved:
             self.reserved = kept
@@ -181,7 +199,11 @@ class Fleet:
         least_tokens = entry.tokens + HEADROOM_TOKENS
         if pod.room_tokens() < (need_tokens if pod.running else least_tokens):
             return "no_room"
-        if self.reserved is not None and self.reserved[0] == pod.incarnation and self.reserved[1] != entry.id:
+        if (
+            self.reserved is not None
+            and self.reserved.incarnation == pod.incarnation
+            and self.reserved.request_id != entry.id
+        ):
             return "no_room"
         known = pod.coefficients
         if known is None or not pod.running or pod.step_seconds(1, entry.tokens) <= limit_seconds:
@@ -228,7 +250,7 @@ class Fleet:
 
     def room_tokens(self) -> float:
         """The most KV that one decode pod has free for anyone; one whose step is too slow has none to give."""
-        kept = self.reserved[0] if self.reserved else ""
+        kept = self.reserved.incarnation if self.reserved else ""
         pods = (pod for pod in self.decodes if pod.incarnation != kept and self._open(pod))
         return max((pod.room_tokens() for pod in pods), default=0)
 

@@ -110,6 +110,11 @@ class Line:
             share = self._law.late_share - (1.0 if rank == LATE else 0.0)
             self._credit = min(self._credit + entry.tokens * share, MAX_CREDIT_TOKENS)
 
+    def sets_back(self) -> bool:
+        """Someone had to step back and can still be saved."""
+        band = self._bands.get(SET_BACK)
+        return band is not None and len(band) > 0
+
     def rank(self, number: int) -> Rank:
         """Where it stands."""
         return self._where[number][0]

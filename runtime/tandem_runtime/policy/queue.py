@@ -41,6 +41,8 @@ class Blocked(NamedTuple):
     version: int
     until: float
     reason: str
+    behind: bool = False
+    """What the queue was when it was found out."""
 
 
 @dataclass(slots=True)
@@ -79,6 +81,9 @@ class WaitingQueue:
         self._pauses: list[tuple[float, int, str]] = []
         self._parked = {local: ParkedRequests(self.law) for local in (False, True)}
         self._parked_order: dict[str, None] = {}
+        self._parked_late: dict[str, None] = {}
+        """Of those, who were found to be late: pods are kept for them for a share of the time only."""
+        self._late_rests_until = -inf
 
     def __len__(self) -> int:
         return len(self._places)
@@ -115,6 +120,7 @@ class WaitingQueue:
         self._parked[place.local].discard(place.number)
         self._changes += 1
         self._parked_order.pop(request_id, None)
+        self._parked_late.pop(request_id, None)
         self.tokens -= place.entry.tokens
         self._slack.add(place.entry, -1)
 
@@ -173,20 +179,51 @@ class WaitingQueue:
     def unpark(self, request_id: str, now: float) -> None:
         """Stands in line again, at the place that its key gives it."""
         place = self._places[request_id]
-        if request_id in self._parked_order:
-            del self._parked_order[request_id]
+        if request_id in self._parked_order or request_id in self._parked_late:
+            self._parked_order.pop(request_id, None)
+            self._parked_late.pop(request_id, None)
             self._parked[place.local].discard(place.number)
             self._line(place).add(place.entry, place.number, now)
             self._changes += 1
 
     def longest_parked(self, now: float) -> tuple[Waiting, int] | None:
-        """The request that others may not pass any longer, and the tokens that it needs."""
+        """The request that others may not pass any longer, and the tokens that it needs.
+
+        A late one only when it is old, and when late ones have not had their share of the pods' time already.
+        """
+        self._tell_late(now)
         for request_id in self._parked_order:
             place = self._places[request_id]
             if place.parked_at is not None and now - place.parked_at >= self.law.pass_seconds:
                 return place.entry, place.need_tokens
             break
+        for request_id in self._parked_late:
+            place = self._places[request_id]
+            if now >= max(place.entry.arrived + self.law.late_patience_seconds, self._late_rests_until):
+                return place.entry, place.need_tokens
+            break
         return None
+
+    def needed(self, request_id: str) -> tuple[Waiting, int]:
+        """One that waits, as `longest_parked` told it."""
+        place = self._places[request_id]
+        return place.entry, place.need_tokens
+
+    def late_was_kept_for(self, seconds: float, now: float) -> None:
+        """A pod was kept for a late request so long: the next one waits until that was no more than their share."""
+        self._late_rests_until = now + seconds * (1 / self.law.late_share - 1)
+
+    def _tell_late(self, now: float) -> None:
+        while self._parked_order:
+            request_id = next(iter(self._parked_order))
+            if self.law.order == "fifo" or self._places[request_id].entry.late_at > now:
+                return
+            del self._parked_order[request_id]
+            self._parked_late[request_id] = None
+
+    def is_behind(self) -> bool:
+        """Some of those that need a prefill pod had to step back, so that the others are in time."""
+        return self._far.sets_back()
 
     def has_near(self) -> bool:
         """Someone waits that needs no prefill pod."""
@@ -194,7 +231,7 @@ class WaitingQueue:
 
     def has_parked(self) -> bool:
         """Someone waits for KV room or for the end of a pause."""
-        return bool(self._parked_order or self._pauses)
+        return bool(self._parked_order or self._parked_late or self._pauses)
 
     def expire(self, now: float, no_pod_since: float | None) -> list[tuple[Waiting, Expiry]]:
         """Takes out what waited too long. `no_pod_since` is when the last decode pod went, None while there is one."""
@@ -224,6 +261,11 @@ class WaitingQueue:
             parked_at = self._places[next(iter(self._parked_order))].parked_at
             if parked_at is not None and parked_at + self.law.pass_seconds > now:
                 times.append(parked_at + self.law.pass_seconds)
+        for request_id in self._parked_late:
+            patience_ends = self._places[request_id].entry.arrived + self.law.late_patience_seconds
+            keeps_at = max(patience_ends, self._late_rests_until)
+            times += [keeps_at] if keeps_at > now else []
+            break
         if self.law.sheds_late and self.law.order == "deadline":
             times += [self._far.next_turn(), self._near.next_turn()]
             times += [parked.next_turn() for parked in self._parked.values() if parked]

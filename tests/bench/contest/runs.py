@@ -34,7 +34,7 @@ NOT_ENGINE: Final = ("contestants.py", "replay.py", "tandem.py")
 OURS: Final = ("operator/tandem_operator/scaling/**/*.py", "operator/tandem_operator/performance/**/*.py")
 RIVALS: Final = ("operator/tandem_operator/simulation/baselines/**/*.py",)
 ORACLES: Final = ("operator/tandem_operator/simulation/oracles/**/*.py",)
-QUICK_END_S: Final = {"S1": 1200.0, "S3": 600.0, "S6": 900.0}
+QUICK_END_S: Final = {"S1": 1200.0, "S3": 900.0, "S6": 1800.0}
 """The quick form is cut here: the heaviest loads, of which ten minutes or so must do."""
 QUICK_REPAIRS: Final = 2
 

@@ -68,8 +68,6 @@ TARGETS: Final = (
     _own_target("S4", "goodput over O3", "goodput_over_o3", 0.85, True),
     _own_target("S7", "wrong ratio s", "wrong_ratio_s", 90.0),
     _own_target("S7", "attainment", "attainment", 0.97, True),
-    _own_target("S7-flip", "wrong ratio s", "wrong_ratio_s", 90.0),
-    _own_target("S7-flip", "attainment", "attainment", 0.97, True),
     _own_target("constant", "reversals per hour", "reversals_per_h", 0.0),
     Target("S6-metricloss", "attainment lost", 0.005, _lost("S6-metricloss")),
     _own_target("S6-outage", "removals while blind", "scale_downs_blind", 0.0),

@@ -50,7 +50,7 @@ def at_once(scenario: Scenario, first: Targets) -> Scenario:
     startup = replace(scenario.fleet.startup, node_s=0.0, image_s=0.0, weights_s=0.0, warmup_s=0.0, spread=0.0)
     return replace(
         scenario,
-        fleet=replace(scenario.fleet, startup=startup),
+        fleet=replace(scenario.fleet, startup=startup, flip_s=None),
         prefill_start=first.prefill,
         decode_start=first.decode,
     )
