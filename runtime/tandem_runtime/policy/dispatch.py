@@ -7,8 +7,8 @@ room is kept for it. Requests that need no prefill pod do not wait for one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from math import inf
-from typing import NamedTuple
 
 from tandem_runtime.policy.choice import NOTHING_CACHED, Hold, Pair, choose
 from tandem_runtime.policy.fleet import Fleet, Reservation
@@ -16,7 +16,8 @@ from tandem_runtime.policy.queue import Blocked, WaitingQueue
 from tandem_runtime.policy.waiting import Waiting
 
 
-class Dispatch(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Dispatch:
     """A request that left the queue. `hold` (too_large) instead of `pair`: no pod will ever hold it."""
 
     entry: Waiting
@@ -85,8 +86,11 @@ def _still_blocked(queue: WaitingQueue, fleet: Fleet, entry: Waiting, now: float
 
 def _may_change_at(fleet: Fleet, entry: Waiting, now: float) -> float:
     """When the answer for this request may be another one though no pod has changed."""
-    times = (fleet.opens_at(now), fleet.law.convert_at(entry), entry.late_at, entry.avoid_until)
-    return min((time for time in times if time > now), default=inf)
+    soonest = inf
+    for time in (fleet.opens_at(now), fleet.law.convert_at(entry), entry.late_at, entry.avoid_until):
+        if now < time < soonest:
+            soonest = time
+    return soonest
 
 
 def next_look(queue: WaitingQueue, fleet: Fleet, now: float, no_pod_since: float | None) -> float | None:

@@ -13,8 +13,8 @@ from tandem_runtime.policy.pods import HEADROOM_TOKENS, PodSnapshot
 from tandem_runtime.policy.waiting import Waiting
 
 Refusal = Literal["", "no_slot", "no_room", "slow"]
-Key = tuple[float, int, float, str, str]
-"""Least loaded first; names make it deterministic."""
+Key = tuple[float | str, ...]
+"""Of a ranking, all alike: least loaded first; names make it deterministic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,14 @@ class Ranking:
             self.insert(key, pod)
 
 
+@dataclass(slots=True)
+class Standing:
+    """Where a pod stands."""
+
+    ranking: Ranking
+    key: Key
+
+
 class Fleet:
     """`put` a pod whenever something about it changed; snapshots themselves never change."""
 
@@ -124,7 +132,7 @@ class Fleet:
         """That serve, the least loaded first."""
         self._groups: dict[tuple[str, Coefficients | None], Ranking] = {}
         """Prefill pods of one revision that can do the same, the one that is first done first."""
-        self._places: dict[str, tuple[Ranking, Key]] = {}
+        self._places: dict[str, Standing] = {}
         self._sizes: dict[float, int] = {}
 
     def put(self, pod: PodSnapshot, now: float) -> None:
@@ -142,10 +150,9 @@ class Fleet:
             if pod.serves():
                 self._enter(pod)
             return
-        ranking, old = place
         key = _key(pod)
-        ranking.move(old, key, pod)
-        self._places[pod.incarnation] = (ranking, key)
+        place.ranking.move(place.key, key, pod)
+        place.key = key
 
     def drop(self, incarnation: str) -> None:
         """Idempotent."""
@@ -162,14 +169,14 @@ class Fleet:
             self._count_size(pod.kv_total_tokens or inf, 1)
         key = _key(pod)
         ranking.insert(key, pod)
-        self._places[pod.incarnation] = (ranking, key)
+        self._places[pod.incarnation] = Standing(ranking, key)
 
     def _take_out(self, pod: PodSnapshot) -> None:
-        ranking, key = self._places.pop(pod.incarnation)
-        ranking.remove(key)
+        place = self._places.pop(pod.incarnation)
+        place.ranking.remove(place.key)
         if pod.role != "prefill":
             self._count_size(pod.kv_total_tokens or inf, -1)
-        elif not ranking.pods:
+        elif not place.ranking.pods:
             del self._groups[pod.revision, pod.coefficients]
 
     def _count_size(self, tokens: float, sign: int) -> None:
@@ -213,21 +220,23 @@ class Fleet:
 
     def prefill_candidates(
         self, revision: str, tokens: int, avoid: frozenset[str], cached: Mapping[str, int]
-    ) -> Iterator[PodSnapshot]:
+    ) -> list[PodSnapshot]:
         """Of each kind the pod that is first done, and those that hold some of the prompt."""
+        found: list[PodSnapshot] = []
         for (group_revision, _), group in self._groups.items():
             if group_revision != revision:
                 continue
             for pod in group.pods:
                 if pod.incarnation not in avoid and pod.room_tokens() >= tokens:
-                    yield pod
+                    found.append(pod)
                     break
         for incarnation in cached:
             held = self.pods.get(incarnation)
             if held is None or held.role != "prefill" or held.revision != revision or incarnation in avoid:
                 continue
             if held.serves() and held.room_tokens() >= tokens:
-                yield held
+                found.append(held)
+        return found
 
     def could_prefill(self, revision: str, entry: Waiting, now: float) -> bool:
         """A prefill pod will have room for it, though none has now."""

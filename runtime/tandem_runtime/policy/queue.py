@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from math import ceil, inf
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from tandem_runtime.policy.drain_rate import DrainRate
 from tandem_runtime.policy.line import Line, Rank
@@ -34,7 +34,8 @@ class QueueFull(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
-class Blocked(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Blocked:
     """That the first request can go nowhere as long as the fleet is of this version, until then."""
 
     request_id: str
@@ -253,23 +254,22 @@ class WaitingQueue:
 
     def next_event(self, now: float, no_pod_since: float | None) -> float | None:
         """When to look again even if nothing else happens: an expiry, the end of a pause, the end of patience."""
-        times = [self._head(self._timeouts)]
+        soonest = min(self._head(self._timeouts), self._head(self._pauses))
         if no_pod_since is not None:
-            times.append(max(self._head(self._arrivals), no_pod_since) + self.limits.wait_for_pods_seconds)
-        times.append(self._head(self._pauses))
+            begun = max(self._head(self._arrivals), no_pod_since)
+            soonest = min(soonest, begun + self.limits.wait_for_pods_seconds)
         if self._parked_order:
             parked_at = self._places[next(iter(self._parked_order))].parked_at
             if parked_at is not None and parked_at + self.law.pass_seconds > now:
-                times.append(parked_at + self.law.pass_seconds)
+                soonest = min(soonest, parked_at + self.law.pass_seconds)
         for request_id in self._parked_late:
             patience_ends = self._places[request_id].entry.arrived + self.law.late_patience_seconds
             keeps_at = max(patience_ends, self._late_rests_until)
-            times += [keeps_at] if keeps_at > now else []
+            soonest = keeps_at if now < keeps_at < soonest else soonest
             break
         if self.law.sheds_late and self.law.order == "deadline":
-            times += [self._far.next_turn(), self._near.next_turn()]
-            times += [parked.next_turn() for parked in self._parked.values() if parked]
-        soonest = min(times)
+            soonest = min(soonest, self._far.next_turn(), self._near.next_turn())
+            soonest = min([soonest, *(parked.next_turn() for parked in self._parked.values() if parked)])
         return soonest if soonest < inf else None
 
     def slack(self, now: float) -> SlackHistogram:
