@@ -10,6 +10,7 @@ from typing import Literal
 
 from tandem_runtime.contracts.coefficients import Coefficients
 
+from tandem_operator.scaling.observation import Iteration
 from tandem_operator.simulation.events import Events
 from tandem_operator.simulation.flight import Flight
 from tandem_operator.simulation.link import Port
@@ -159,7 +160,7 @@ class DecodePod(Sequences):
             finished = self._end_chunks()
         elif n:
             last = self._kv + n * (steps - 1)
-            self.iterations.append((n, last, 0, self._phi[0] + self._phi[1] * n + self._phi[2] * last, 0))
+            self.iterations.append(Iteration(n, last, 0, self._phi[0] + self._phi[1] * n + self._phi[2] * last))
             self.iterations_total += 1
         self._kv += n * steps
         self.output_tokens += n * steps
@@ -241,7 +242,7 @@ class DecodePod(Sequences):
         if not self._chunks:
             return False
         seconds += self._seconds(1) if n else theta.theta0_s
-        self.iterations.append((n, self._kv, tokens, seconds, attended))
+        self.iterations.append(Iteration(n, self._kv, tokens, seconds, attended))
         self.iterations_total += 1
         self._wake_step = self._step + 1
         self.events.at(self._base_s + seconds, self._wake, self._version)

@@ -12,7 +12,8 @@ class Events:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self._heap: list[tuple[float, int, Callable[[Any], None], Any]] = []
+        self._heap: list[tuple[Any, ...]] = []
+        """Time, order, whom to call, with what."""
         self._order = 0
 
     def at(self, when: float, call: Callable[[Any], None], argument: Any = None) -> None:
@@ -23,7 +24,11 @@ class Events:
     def run_until(self, end: float) -> None:
         """Everything up to and including `end`, at which the clock then stands."""
         heap = self._heap
-        while heap and heap[0][0] <= end:
-            self.now, _, call, argument = heappop(heap)
-            call(argument)
+        while heap:
+            event = heappop(heap)
+            if event[0] > end:
+                heappush(heap, event)
+                break
+            self.now = event[0]
+            event[2](event[3])
         self.now = end

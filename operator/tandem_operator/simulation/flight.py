@@ -42,7 +42,7 @@ class Flight:
 
     def __init__(self, number: int, request: Request, ttft_s: float, tpot_s: float, timeout_s: float) -> None:
         self.row = number
-        self.id = f"{number:09d}"
+        self.id = str(number)
         self.arrived_s = request.arrived_s
         self.prompt_tokens = request.prompt_tokens
         self.output_tokens = max(1, request.output_tokens)

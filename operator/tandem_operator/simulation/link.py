@@ -19,7 +19,7 @@ class Port:
 
 def send(link: Link, source: Port, target: Port, size_bytes: int, now: float) -> float:
     """Both ends are taken until the bytes are over; returns when they are usable at the target."""
-    start = max(now, source.free_s, target.free_s)
+    start = max(now, max(source.free_s, target.free_s))
     end = start + size_bytes / link.bytes_per_s
     source.free_s = end
     target.free_s = end

@@ -26,9 +26,8 @@ def measure(
     first = bisect_left(ledger.arrived_s, start)
     rows = range(first, len(ledger))
     verdicts = ledger.verdict
-    counts = [0] * len(Verdict)
-    for row in rows:
-        counts[verdicts[row]] += 1
+    told = verdicts[first:]
+    counts = [told.count(verdict) for verdict in Verdict]
     counted, met_tokens, counted_tokens, classes = _attained(ledger, rows, end)
     blind = [row for row in rows if any(a <= ledger.arrived_s[row] < b for a, b in scenario.blind_s)]
     blind_counted = _attained(ledger, blind, end)[0]
@@ -60,8 +59,8 @@ def measure(
         decode_gpu_h=hours["decode"],
         goodput_per_gpu_h=met / gpu_h if gpu_h else 0.0,
         fluid_gpu_h=fluid_gpu_hours(scenario, fleet, rows),
-        ttft_s=quantiles([ledger.ttft_s[row] for row in rows]),
-        tpot_s=quantiles([ledger.tpot_s[row] for row in rows]),
+        ttft_s=quantiles(ledger.ttft_s[first:]),
+        tpot_s=quantiles(ledger.tpot_s[first:]),
         recovery_s=recoveries(ledger, scenario.steps_s, end),
         churn=_churn(scenario, late_moves, moves),
         reversals_per_h=_reversals(scenario, moves) * HOUR / (end - start),
@@ -73,7 +72,7 @@ def measure(
         lost_at_grace=fleet.lost_at_grace,
         preemptions=fleet.preemptions,
         converted=fleet.converted,
-        cached_tokens=sum(ledger.prompt_tokens[row] - ledger.computed_tokens[row] for row in rows),
+        cached_tokens=sum(ledger.prompt_tokens[first:]) - sum(ledger.computed_tokens[first:]),
         wrong_ratio_s=wrong_ratio_seconds(series, start),
         decision_p50_ms=quantile(sorted(decisions_s), 0.5) * 1e3,
         decision_p99_ms=quantile(sorted(decisions_s), 0.99) * 1e3,
@@ -87,9 +86,9 @@ def quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
-def quantiles(values: list[float]) -> Quantiles:
+def quantiles(values: Iterable[float]) -> Quantiles:
     """Of those that are known."""
-    known = sorted(value for value in values if not isnan(value))
+    known = sorted([value for value in values if not isnan(value)])
     return Quantiles(quantile(known, 0.5), quantile(known, 0.9), quantile(known, 0.99))
 
 
@@ -102,7 +101,9 @@ def fluid_gpu_hours(scenario: Scenario, fleet: Fleet, rows: Sequence[int], compl
         for row in rows
         if not completed_only or ledger.verdict[row] in done
     ]
-    prefill_s = sum(prefill_seconds(truth.prefill, work, truth.step_tokens, fleet.router.convertible) for work in works)
+    prefill_s = 0.0
+    for work in works:
+        prefill_s += prefill_seconds(truth.prefill, work, truth.step_tokens, fleet.router.convertible)
     return (prefill_s * fleet.gpus[0] + decode_seconds(truth.decode, works) * fleet.gpus[1]) / HOUR
 
 

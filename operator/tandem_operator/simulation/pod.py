@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Literal
 
+from tandem_operator.scaling.observation import Iteration
 from tandem_operator.simulation.events import Events
 
 RECENT_ITERATIONS = 24
@@ -35,8 +36,7 @@ class Pod:
         self.output_tokens = 0
         self.kv_bytes = 0
         self.preemptions = 0
-        self.iterations: deque[tuple[int, int, int, float, float]] = deque(maxlen=RECENT_ITERATIONS)
-        """Sequences, KV tokens, prompt tokens, seconds, tokens attended to by prompt tokens."""
+        self.iterations: deque[Iteration] = deque(maxlen=RECENT_ITERATIONS)
         self.iterations_total = 0
 
     @property

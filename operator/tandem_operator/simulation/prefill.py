@@ -9,6 +9,7 @@ from typing import Literal
 
 from tandem_runtime.contracts.coefficients import Coefficients
 
+from tandem_operator.scaling.observation import Iteration
 from tandem_operator.simulation.events import Events
 from tandem_operator.simulation.flight import Flight
 from tandem_operator.simulation.link import Port
@@ -127,7 +128,7 @@ class PrefillPod(Pod):
                 queue.popleft()
             else:
                 break
-        self.iterations.append((0, 0, tokens, seconds, attended))
+        self.iterations.append(Iteration(0, 0, tokens, seconds, attended))
         self.iterations_total += 1
         self.busy_s += seconds
         self._batch_tokens = tokens

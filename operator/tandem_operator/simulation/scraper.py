@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 from typing import TypeVar
 
@@ -9,7 +10,6 @@ import msgspec
 
 from tandem_operator.scaling.observation import (
     ClassCounters,
-    Iteration,
     Observation,
     Pod,
     PodSignals,
@@ -181,7 +181,7 @@ def _prefill_signals(pod: PrefillPod, now: float) -> PodSignals:
         prompt_tokens=pod.prompt_tokens,
         kv_bytes=pod.kv_bytes,
         kv_backlog_bytes=int(max(0.0, pod.port.free_s - now) * pod.coefficients.link.bytes_per_s),
-        iterations=tuple(Iteration(*iteration) for iteration in pod.iterations),
+        iterations=tuple(pod.iterations),
         iterations_total=pod.iterations_total,
     )
 
@@ -200,7 +200,7 @@ def _decode_signals(pod: DecodePod, now: float) -> PodSignals:
         prompt_tokens=pod.prompt_tokens,
         output_tokens=pod.output_now(now),
         kv_bytes=pod.kv_bytes,
-        iterations=tuple(Iteration(*iteration) for iteration in pod.iterations),
+        iterations=tuple(pod.iterations),
         iterations_total=pod.iterations_total,
     )
 
@@ -211,7 +211,7 @@ def _since(told: ClassCounters, base: ClassCounters | None) -> ClassCounters:
     return ClassCounters(**{name: getattr(told, name) - getattr(base, name) for name in told.__struct_fields__})
 
 
-def _latest(told: list[Told], seen: float) -> Told | None:
+def _latest(told: Sequence[Told], seen: float) -> Told | None:
     """The newest that has arrived."""
     for value in reversed(told):
         if value.at <= seen:

@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import gamma
+from operator import itemgetter
 from pathlib import Path
 from random import Random
 from typing import Final, NamedTuple
@@ -16,7 +17,7 @@ from tandem_operator.simulation.traces import TraceError
 from tandem_operator.simulation.workload import Request
 
 WINDOW_S: Final = 600.0
-SHARES: Final = (0.0, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
+SHARES: Final[tuple[float, ...]] = (0.0, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 COLUMNS: Final = ("q05", "q25", "q50", "q75", "q90", "q95", "q99")
 FLOOR_OF_Q05: Final = 0.5
 TOP_OF_Q99: Final = 1.5
@@ -67,7 +68,7 @@ class ServeGen:
         for window in range(int(self.start_s // WINDOW_S), int(end_s // WINDOW_S) + 1):
             random = Random(f"{seed} window {window}")
             found = [item for gaps in self.windows.get(window, []) for item in self._client(gaps, window, random)]
-            found.sort(key=lambda item: item[0])
+            found.sort(key=itemgetter(0))
             for at_s, client in found:
                 if self.start_s <= at_s <= end_s:
                     prompt, output = self._curves(client, at_s)
@@ -152,7 +153,11 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str,
 
 
 def _draw(curve: Curve, random: Random) -> int:
-    share = random.random()
-    index = min(len(SHARES) - 2, bisect_right(SHARES, share) - 1)
-    part = (share - SHARES[index]) / (SHARES[index + 1] - SHARES[index])
-    return max(1, round(curve[index] + part * (curve[index + 1] - curve[index])))
+    share: float = random.random()
+    index = 0
+    while share >= SHARES[index + 1]:  # a share is below 1
+        index += 1
+    low = SHARES[index]
+    part = (share - low) / (SHARES[index + 1] - low)
+    below = curve[index]
+    return max(1, round(below + part * (curve[index + 1] - below)))

@@ -27,24 +27,25 @@ MODULES: Final = (
     )),
     *(f"tandem_operator/simulation/{name}.py" for name in (
         "arrivals", "counters", "decode", "events", "fleet", "flight", "fluid", "ledger", "link", "measure", "pod",
-        "prefill", "prefix_cache", "recovery", "router", "sequences", "series", "servegen", "supply", "traced",
-        "workload",
+        "oracles/fluid", "prefill", "prefix_cache", "recovery", "router", "run", "scraper", "sequences", "series",
+        "servegen", "supply", "traced", "watch", "workload",
     )),
     "tandem_operator/performance/fit.py",
-    "tandem_operator/scaling/queueing.py",
-    "tandem_operator/scaling/sizing.py",
+    *(f"tandem_operator/scaling/{name}.py" for name in ("queueing", "sanitise", "sizing")),
 )  # fmt: skip
 """Where the time goes."""
 PLAIN: Final = {
     "tandem_runtime/contracts/coefficients.py": ("Prefill", "Decode", "Link", "Coefficients"),
     "tandem_runtime/policy/bands.py": ("Tenant",),
     "tandem_runtime/policy/choice.py": ("Pair", "Hold"),
+    "tandem_runtime/policy/dispatch.py": ("Dispatch",),
     "tandem_runtime/policy/drain_rate.py": ("DrainRate",),
-    "tandem_runtime/policy/fleet.py": ("ChoiceLaw",),
+    "tandem_runtime/policy/fleet.py": ("ChoiceLaw", "Standing"),
     "tandem_runtime/policy/line.py": ("InTime",),
     "tandem_runtime/policy/pods.py": ("PodSnapshot",),
-    "tandem_runtime/policy/queue.py": ("Place", "WaitingQueue"),
+    "tandem_runtime/policy/queue.py": ("Blocked", "Place", "WaitingQueue"),
     "tandem_runtime/policy/waiting.py": ("Waiting", "QueueLimits", "QueueLaw"),
+    "tandem_operator/simulation/fluid.py": ("Work",),
     "tandem_operator/simulation/workload.py": ("Request",),
 }
 """Structs and dataclasses that are made or read for every request: plain classes in what is compiled."""
