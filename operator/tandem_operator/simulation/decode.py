@@ -49,6 +49,8 @@ class DecodePod(Sequences):
         self._freed = freed
         self._joining: deque[Flight] = deque()
         self._version = 0
+        self._at_wake = self._wake
+        """Bound once, as every stretch asks for it."""
 
     # --- what others see -------------------------------------------------------------------------------------
 
@@ -146,7 +148,7 @@ class DecodePod(Sequences):
         if step < self._wake_step:
             self._wake_step = step
             self._version += 1
-            self.events.at(self._base_s + self._seconds(step - self._step), self._wake, self._version)
+            self.events.at(self._base_s + self._seconds(step - self._step), self._at_wake, self._version)
 
     def _wake(self, version: int) -> None:
         if version != self._version:
@@ -216,7 +218,7 @@ class DecodePod(Sequences):
         room = (self.kv_total - self.reserved - self._kv) // n
         steps = max(1, min(ends[0][0] - self._step, room))
         self._wake_step = self._step + steps
-        self.events.at(self._base_s + self._seconds(steps), self._wake, self._version)
+        self.events.at(self._base_s + self._seconds(steps), self._at_wake, self._version)
 
     # --- prompts ---------------------------------------------------------------------------------------------
 
@@ -245,7 +247,7 @@ class DecodePod(Sequences):
         self.iterations.append(Iteration(n, self._kv, tokens, seconds, attended))
         self.iterations_total += 1
         self._wake_step = self._step + 1
-        self.events.at(self._base_s + seconds, self._wake, self._version)
+        self.events.at(self._base_s + seconds, self._at_wake, self._version)
         return True
 
     def _reserve_again(self, flight: Flight) -> bool:

@@ -35,6 +35,9 @@ class Fleet:
         self._fleet = scenario.fleet
         self._objectives = {objective.name: objective for objective in scenario.settings.objectives}
         self._default = scenario.settings.objectives[0]
+        self._solo_factor = scenario.ttft_solo_factor
+        self._timeout_s = scenario.fleet.request_timeout_s
+        self._speed = scenario.fleet.prefill
         self._stream: Iterator[Request] = scenario.requests(seed)
         self.prefill = Pool("prefill", self._make_prefill)
         self.decode = Pool("decode", self._make_decode)
@@ -53,6 +56,9 @@ class Fleet:
         )
         self.supply.begin((scenario.prefill_start, scenario.decode_start))
         self.router.pods_changed()
+        self._at_arrival = self._arrive
+        self._at_receipt = self._received
+        """Bound once, as every request asks for them."""
         self._next_arrival()
 
     def settle(self) -> None:
@@ -82,8 +88,8 @@ class Fleet:
     def ttft_bound_s(self, objective: Objective, prompt_tokens: int) -> float:
         """Length-aware, as the scenario has it."""
         bound = objective.ttft_base_s + objective.ttft_per_thousand_tokens_s * prompt_tokens / 1000
-        factor = self._scenario.ttft_solo_factor
-        return max(bound, factor * self._fleet.prefill.prefill_seconds(prompt_tokens)) if factor else bound
+        factor = self._solo_factor
+        return max(bound, factor * self._speed.prefill_seconds(prompt_tokens)) if factor else bound
 
     def expects(self, flight: Flight) -> tuple[int, int]:
         """Priority of its class, and how long an answer the class's past lets expect."""
@@ -94,12 +100,12 @@ class Fleet:
     def _next_arrival(self) -> None:
         request = next(self._stream, None)
         if request is not None:
-            self.events.at(request.arrived_s, self._arrive, request)
+            self.events.at(request.arrived_s, self._at_arrival, request)
 
     def _arrive(self, request: Request) -> None:
         objective = self.objective(request.slo_class)
         bound_s = self.ttft_bound_s(objective, request.prompt_tokens)
-        flight = Flight(len(self.ledger), request, bound_s, objective.tpot_s, self._fleet.request_timeout_s)
+        flight = Flight(len(self.ledger), request, bound_s, objective.tpot_s, self._timeout_s)
         flight.slo_class = objective.name
         self.ledger.arrive(flight)
         counts = self.counts.get(objective.name)
@@ -137,10 +143,10 @@ class Fleet:
         prefill, decode = flight.prefill, flight.decode
         assert prefill is not None
         assert decode is not None
-        size = flight.context * self._fleet.prefill.kv_bytes_per_token
-        arrives_s = send(self._fleet.prefill.link, prefill.port, decode.port, size, self.events.now)
+        size = flight.context * self._speed.kv_bytes_per_token
+        arrives_s = send(self._speed.link, prefill.port, decode.port, size, self.events.now)
         prefill.kv_bytes += size
-        self.events.at(arrives_s, self._received, (flight, prefill, decode, size))
+        self.events.at(arrives_s, self._at_receipt, (flight, prefill, decode, size))
 
     def _received(self, what: tuple[Flight, PrefillPod, DecodePod, int]) -> None:
         flight, prefill, decode, size = what

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable
 from enum import IntEnum
+from typing import Final
 
 from tandem_operator.simulation.flight import Flight
 
@@ -19,6 +20,9 @@ class Verdict(IntEnum):
     MISSED = 2
     SHED = 3
     FAILED = 4
+
+
+IN_FLIGHT: Final = int(Verdict.IN_FLIGHT)
 
 
 class Ledger:
@@ -37,6 +41,7 @@ class Ledger:
         self.verdict = bytearray()
         self.slo_class = array("H")
         self.classes: list[str] = []
+        self._numbers: dict[str, int] = {}
         self.preempted = 0
 
     def __len__(self) -> int:
@@ -51,10 +56,12 @@ class Ledger:
         self.output_tokens.append(flight.output_tokens)
         self.ttft_s.append(UNKNOWN)
         self.tpot_s.append(UNKNOWN)
-        self.verdict.append(Verdict.IN_FLIGHT)
-        if flight.slo_class not in self.classes:
+        self.verdict.append(IN_FLIGHT)
+        number = self._numbers.get(flight.slo_class, -1)
+        if number < 0:
+            number = self._numbers[flight.slo_class] = len(self.classes)
             self.classes.append(flight.slo_class)
-        self.slo_class.append(self.classes.index(flight.slo_class))
+        self.slo_class.append(number)
 
     def finish(self, flight: Flight, now: float) -> bool:
         """It has its last token. True when it was met."""

@@ -50,6 +50,8 @@ class PrefillPod(Pod):
         self._batch: list[tuple[Flight, int]] = []
         self._batch_tokens = 0
         self._step_ends_s = 0.0
+        self._at_end = self._end_step
+        """Bound once, as every step asks for it."""
         self._done = done
         self._stepped = stepped
         self._idled = idled
@@ -133,7 +135,7 @@ class PrefillPod(Pod):
         self.busy_s += seconds
         self._batch_tokens = tokens
         self._step_ends_s = self.events.now + seconds
-        self.events.at(self.events.now + seconds, self._end_step)
+        self.events.at(self.events.now + seconds, self._at_end)
 
     def _end_step(self, _: None) -> None:
         if self.gone_s >= 0:

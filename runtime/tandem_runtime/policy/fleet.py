@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Literal, NamedTuple
@@ -191,9 +191,9 @@ class Fleet:
             self.reserved = kept
             self.version += 1
 
-    def decode_order(self) -> Iterator[PodSnapshot] | Sequence[PodSnapshot]:
+    def decode_order(self) -> list[PodSnapshot]:
         """Serving decode pods, those to be preferred first."""
-        return reversed(self.decodes) if self.law.packs else self.decodes
+        return self.decodes[::-1] if self.law.packs else self.decodes
 
     def tpot_limit(self, entry: Waiting) -> float:
         """Seconds that a step may take with this request in it."""

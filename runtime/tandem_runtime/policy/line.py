@@ -45,6 +45,19 @@ class InTime:
         heappush(self.largest, (-entry.tokens, number))
 
 
+@dataclass(frozen=True, slots=True)
+class Foremost:
+    """Who goes next, and by which key."""
+
+    rank: Rank
+    item: Item
+    entry: Waiting
+
+    def goes_before(self, other: Foremost) -> bool:
+        """By its key."""
+        return self.rank < other.rank or (self.rank == other.rank and self.item < other.item)
+
+
 class Line:
     """Entries are known by the number that `add` was given."""
 
@@ -84,7 +97,7 @@ class Line:
         if place is not None:
             self._leave(place[0], place[1], number)
 
-    def first(self, now: float, tokens_per_second: float | None = None) -> tuple[Rank, Item, Waiting] | None:
+    def first(self, now: float, tokens_per_second: float | None = None) -> Foremost | None:
         """Who goes next; stays inside. `tokens_per_second`: what the fleet takes, None when nobody knows."""
         self._turn_late(now)
         if self._law.sets_back and self._law.order == "deadline" and tokens_per_second is not None:
@@ -92,11 +105,11 @@ class Line:
         if self._credit > 0:
             aged = self._oldest_late(now)
             if aged is not None:
-                return STREAMING, (aged[0], aged[0], aged[1]), self._where[aged[1]][1]
+                return Foremost(STREAMING, (aged[0], aged[0], aged[1]), self._where[aged[1]][1])
         for rank in self._ranks:
             found = self._bands[rank].first()
             if found is not None:
-                return rank, found[0], found[1]
+                return Foremost(rank, found[0], found[1])
         return None
 
     def dispatched(self, number: int) -> None:

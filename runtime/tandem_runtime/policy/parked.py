@@ -58,7 +58,7 @@ class SizeLine:
         found = self.line.first(now, rate)
         if found is None:
             return None
-        rank, item, _ = found
+        rank, item = found.rank, found.item
         parked = self.live[item[2]]
         if parked.need_tokens <= room_tokens:
             return rank, item, parked

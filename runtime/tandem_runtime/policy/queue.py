@@ -13,7 +13,7 @@ from math import ceil, inf
 from typing import Final, Literal
 
 from tandem_runtime.policy.drain_rate import DrainRate
-from tandem_runtime.policy.line import Line, Rank
+from tandem_runtime.policy.line import Foremost, Line
 from tandem_runtime.policy.parked import ParkedRequests
 from tandem_runtime.policy.slack import SlackBook, SlackHistogram
 from tandem_runtime.policy.waiting import Expiry, QueueLaw, QueueLimits, Waiting
@@ -74,7 +74,7 @@ class WaitingQueue:
         self.blocked: Blocked | None = None
         """What `next_dispatch` found out last."""
         self._number = self._changes = 0
-        self._foremost: tuple[Rank, tuple[float, float, int], Waiting] | None = None
+        self._foremost: Foremost | None = None
         self._foremost_at = (-inf, 0)
         """Time and state for which `_foremost` is the first: it is asked for several times in a row."""
         self._timeouts: list[tuple[float, int, str]] = []
@@ -129,16 +129,15 @@ class WaitingQueue:
         """Who goes next; stays inside. `near_only`: among those that need no prefill pod."""
         near = self._near.first(now) if self._near else None
         if near_only:
-            return near[2] if near else None
+            return near.entry if near is not None else None
         if self._foremost_at != (now, self._changes):
             rate = self.drain.tokens_per_second(now) if self.law.sets_back else None
             self._foremost = self._far.first(now, rate) if self._far else None
             self._foremost_at = (now, self._changes)
         far = self._foremost
-        if near is None or far is None:
-            found = near or far
-            return found[2] if found else None
-        return min(near, far, key=_precedence)[2]
+        if near is None:
+            return far.entry if far is not None else None
+        return near.entry if far is None or not far.goes_before(near) else far.entry
 
     def dispatched(self, request_id: str, now: float) -> None:
         """Takes out what was sent to a pod and counts it to its tenant and to the drain rate."""
@@ -336,7 +335,3 @@ class WaitingQueue:
                 return when
             heappop(heap)
         return inf
-
-
-def _precedence(found: tuple[Rank, tuple[float, float, int], Waiting]) -> tuple[Rank, tuple[float, float, int]]:
-    return found[0], found[1]

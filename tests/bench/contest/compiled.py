@@ -41,7 +41,7 @@ PLAIN: Final = {
     "tandem_runtime/policy/dispatch.py": ("Dispatch",),
     "tandem_runtime/policy/drain_rate.py": ("DrainRate",),
     "tandem_runtime/policy/fleet.py": ("ChoiceLaw", "Standing"),
-    "tandem_runtime/policy/line.py": ("InTime",),
+    "tandem_runtime/policy/line.py": ("Foremost", "InTime"),
     "tandem_runtime/policy/pods.py": ("PodSnapshot",),
     "tandem_runtime/policy/queue.py": ("Blocked", "Place", "WaitingQueue"),
     "tandem_runtime/policy/waiting.py": ("Waiting", "QueueLimits", "QueueLaw"),
