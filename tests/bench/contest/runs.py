@@ -131,6 +131,8 @@ def place(run: Run, quick: bool, traces: Path | None, folder: Path) -> Path:
     name, _, form = run.policy.partition("+")
     if form:
         code += f"-{hashlib.sha256(repr(sorted(TUNED.get(name, {}).items())).encode()).hexdigest()[:6]}"
+    if quick:
+        code += f"-{hashlib.sha256(repr((QUICK_END_S, QUICK_REPAIRS)).encode()).hexdigest()[:6]}"
     form = ("quick" if quick else "full") + ("-traces" if traces else "")
     return folder / form / run.scenario / f"{run.policy}-{run.seed}-{code}.json"
 

@@ -53,6 +53,24 @@ def test_who_was_given_to_keeps_it_for_the_dwell() -> None:
     assert more.sizes == Targets(3, 8), "the same way at once"
 
 
+def test_while_requests_miss_their_objective_pods_that_have_yet_to_start_are_no_help() -> None:
+    wanted, least = Targets(10, 4), Targets(10, 1)
+    calm = flip(FLIPS, State(), Targets(10, 4), wanted, least, SEEN, 100.0)
+    assert calm.sizes == wanted, "ten of prefill are asked for already"
+    found = flip(FLIPS, State(), Targets(10, 4), wanted, least, SEEN, 100.0, urgent=Targets(3, 2))
+    assert found.sizes == Targets(10, 1), "the one that serves and the two that start"
+    assert found.reason == "1 of decode become prefill in place"
+    none = flip(FLIPS, State(), Targets(10, 4), wanted, least, SEEN, 100.0, urgent=Targets(3, 1))
+    assert none.sizes == wanted
+
+
+def test_a_burst_of_the_same_requests_changes_no_roles_however_large() -> None:
+    story = Story(settings=FLIPS, prefill=3, decode=3).run(300, 5.0)
+    story.run(30, 50.0)
+    story.run(120, 5.0)
+    assert not any("in place" in " ".join(one.explanation.suppressed_by) for one in story.decisions)
+
+
 def test_lengths_that_turn_move_pods_at_once_and_constant_load_moves_none() -> None:
     story = Story(settings=FLIPS, prefill=8, decode=2).run(300, 20.0, prompt=8000, output=50)
     before = story.targets

@@ -38,6 +38,15 @@ def test_what_no_pod_can_give_is_asked_for_and_what_nobody_needs_goes() -> None:
     assert (less.flips, less.scale_downs) == (1, 1)
 
 
+def test_a_pod_that_serves_takes_the_place_of_one_that_has_yet_to_start() -> None:
+    made = scenario(NOTHING, (1, 3), startup=SLOW, fleet={"flip_s": 4.0})
+    outcome = simulate(made, Planned(((4.0, 4, 3), (8.0, 4, 1))), 0)
+    assert (outcome.flips, outcome.scale_ups, outcome.scale_downs, outcome.wasted_startups) == (2, 3, 2, 2)
+    assert ready(outcome, 15.0) == (3, 1), "both are there long before a start-up"
+    assert ready(outcome, 60.0) == (4, 1)
+    assert max(outcome.series.gpus) == 7
+
+
 def test_a_pod_with_work_keeps_it_until_it_is_done() -> None:
     requests = tuple(Request(0.0, 100, 1000) for _ in range(2))
     made = scenario(Given(requests, 200.0), (1, 2), startup=SLOW, fleet={"flip_s": 4.0})

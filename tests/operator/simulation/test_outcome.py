@@ -104,6 +104,15 @@ def test_the_ratio_is_wrong_while_one_pool_is_short_and_the_other_has_a_pod_to_s
     assert right.wrong_ratio_s == 0.0
 
 
+def test_before_the_load_jumps_nobody_is_short_of_what_it_needs_afterwards() -> None:
+    truth = coefficients(phi=(0.01, 0.001, 0.0), max_sequences=10)
+    load = Synthetic(Steps(((0.0, 8.0), (75.0, 15.0))), Fixed(1000, 2), 150.0)
+    told = simulate(scenario(load, (1, 3), truth=truth, steps_s=(75.0,)), Planned(), 0)
+    assert told.wrong_ratio_s == pytest.approx(75.0, abs=told.series.step_s)
+    untold = simulate(scenario(load, (1, 3), truth=truth), Planned(), 0)
+    assert untold.wrong_ratio_s > told.wrong_ratio_s + 5, "a mean over a minute knows half a minute before"
+
+
 def test_outages_have_an_attainment_of_their_own() -> None:
     requests = (Request(10.0, 1000, 2), Request(50.0, 50_000, 2))
     outcome = simulate(scenario(Given(requests, 100.0), blind_s=((40.0, 60.0),)), Planned(), 0)

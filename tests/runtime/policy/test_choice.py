@@ -164,6 +164,22 @@ def test_decode_pods_with_slack_take_prompts_only_when_the_prefill_pool_keeps_th
     assert choose(frozen, entry, 1.2) == Hold("prefill_busy")
 
 
+def test_once_others_had_to_step_back_decode_pods_take_prompts_without_waiting() -> None:
+    decode = pod("d", coefficients=H100, running=20, kv_used_tokens=20_000)
+    fleet = fleet_of(decode, prefill("p", coefficients=H100, busy_until=5.0))
+    entry = ask(objective_at=2.0, tpot_seconds=0.05)
+    assert choose(fleet, entry, 0.1) == Hold("prefill_busy")
+    assert names(choose(fleet, entry, 0.1, behind=True)) == ("d", "")
+
+
+def test_late_prompts_do_not_fill_decode_pods_that_others_need_in_time() -> None:
+    entry = ask(tokens=8000, objective_at=0.5, tpot_seconds=0.05)
+    for used, slots, way in ((190_000, 256, "d"), (199_000, 256, ""), (20_000, 40, "")):
+        decode = pod("d", coefficients=H100, running=20, kv_used_tokens=used, max_sequences=slots)
+        found = choose(fleet_of(decode, prefill("p", coefficients=H100, busy_until=5.0)), entry, 1.0)
+        assert (found == Hold("prefill_busy")) if not way else (names(found) == ("d", "")), (used, slots)
+
+
 def test_an_open_stream_does_not_wait_for_a_prefill_pod_to_be_nearly_idle() -> None:
     fleet = fleet_of(pod("d", coefficients=H100), prefill("p", coefficients=H100, busy_until=5.0))
     assert names(choose(fleet, ask(streaming=True), 0)) == ("d", "p")

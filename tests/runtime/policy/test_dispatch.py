@@ -108,6 +108,42 @@ def test_the_reservation_ends_with_the_request_or_the_pod_that_it_was_for() -> N
     assert fleet.reserved is None
 
 
+def test_a_backlog_of_late_requests_does_not_keep_the_only_pod_from_those_who_come_in_time() -> None:
+    fleet = fleet_of(decode("d", kv_used_tokens=10_000, running=9))
+    queue = WaitingQueue(law=QueueLaw())
+    for index in range(50):
+        queue.add(Waiting(f"late{index}", 0.0, 1e9, 1000, objective_at=1.0), 0.0)
+    sent: list[str] = []
+    kept_for_late = 0
+    for step in range(1200):  # a slot every 0.1 s, a request in time every 0.2 s
+        now = 60.0 + step / 10
+        if step % 2 == 0:
+            queue.add(Waiting(f"fresh{step}", now, 1e9, 1000, objective_at=now + 1.0), now)
+        free(fleet, "d-1", 1000 + HEADROOM_TOKENS, now)
+        sent += [name for name, _ in send(queue, fleet, now)]
+        kept_for_late += fleet.reserved is not None and fleet.reserved.is_late
+        in_time = [name for name in sent if name.startswith("fresh")]
+        assert len(in_time) >= step // 2 - 4, "who came in time waits for late ones"
+    assert len([name for name in sent if name.startswith("late")]) == 50, "and late ones are served all the same"
+    assert kept_for_late <= 1200 * queue.law.late_share
+
+
+def test_a_late_request_that_smaller_ones_pass_gets_its_pod_in_the_end() -> None:
+    fleet = fleet_of(decode("d", kv_used_tokens=5000, running=5))
+    queue = WaitingQueue(law=QueueLaw())
+    queue.add(Waiting("large", 0.0, 1e9, 9000, objective_at=1.0), 0.0)
+    sent: list[str] = []
+    for step in range(400):
+        now = 2.0 + step / 10
+        queue.add(Waiting(f"small{step}", now, 1e9, 900, objective_at=now + 5.0), now)
+        free(fleet, "d-1", 900 + HEADROOM_TOKENS, now)
+        sent += [name for name, _ in send(queue, fleet, now)]
+        if "large" in sent:
+            break
+    assert QueueLaw().late_patience_seconds <= now <= QueueLaw().late_patience_seconds + 2.0
+    assert fleet.reserved is None or fleet.reserved.request_id != "large"
+
+
 def test_what_no_pod_will_ever_hold_is_told_apart_and_blocks_nobody() -> None:
     assert send(queue_of(20_000, 100), fleet_of(decode("d")), 0.0) == [("r0", "never"), ("r1", "d")]
 
