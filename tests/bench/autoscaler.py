@@ -20,6 +20,7 @@ from tandem_operator.simulation.baselines.catalogue import BASELINES
 from tests.bench.contest.compiled import compiled_tree
 from tests.bench.contest.execution import execute, read_kept
 from tests.bench.contest.plan import DAY, EXTRA, SCENARIOS, Plan
+from tests.bench.contest.probes import PROBES
 from tests.bench.contest.rows import Row, Table, rows
 from tests.bench.contest.targets import check
 from tests.bench.contest.tuning import search
@@ -40,7 +41,7 @@ def main() -> int:
     if options.tune:
         prepare(options.interpreted)
         return tune(options.tune.split(","), options.quick, traces, options.jobs)
-    usual = SCENARIOS if options.quick or options.ablations else (*SCENARIOS, DAY)
+    usual = (*SCENARIOS, *PROBES) if options.ablations else SCENARIOS if options.quick else (*SCENARIOS, DAY)
     names = tuple(options.scenarios.split(",")) if options.scenarios else usual
     unknown = [name for name in names if name not in (*SCENARIOS, *EXTRA)]
     if unknown:

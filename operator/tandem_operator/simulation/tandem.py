@@ -25,9 +25,13 @@ class Tandem:
     period_s: float = 2.0
     discipline: Discipline = "deadline"
     convertible: bool = True
+    flips: bool = True
+    """Pods may change roles in place, where the fleet can do it."""
 
     def settings(self, given: Settings) -> Settings:
         """With what is off switched off."""
+        if not self.flips:
+            given = msgspec.structs.replace(given, role_flip=False)
         if not self.off:
             return given
         law = msgspec.structs.replace(given.law, **dict.fromkeys(self.off, False))
@@ -49,6 +53,7 @@ ABLATIONS: Final[dict[str, Tandem]] = {
         Tandem(name="tandem-no-split", off=("split_backlog",)),
         Tandem(name="tandem-no-lead", off=("lead_quantile",)),
         Tandem(name="tandem-no-convertible", off=("count_convertible",), convertible=False),
+        Tandem(name="tandem-no-flip", flips=False),
         Tandem(name="tandem-no-calibration", off=("calibrate",)),
         Tandem(name="tandem-no-roofline", off=("use_prior",)),
         Tandem(name="tandem-no-coupling", off=("couple",)),

@@ -9,6 +9,7 @@ from typing import Final
 from tandem_operator.simulation.baselines.catalogue import BASELINES
 from tandem_operator.simulation.tandem import ABLATIONS
 
+from tests.bench.contest.probes import PROBES
 from tests.bench.contest.tuned import TUNED
 
 ORACLE: Final = "oracle-clairvoyant"
@@ -24,7 +25,7 @@ SCENARIOS: Final = (
 )  # fmt: skip
 DAY: Final = "S6-day"
 """Nine million requests a run: in the full form, for ours, the oracles and the best three, after all else."""
-EXTRA: Final = ("S5-nohits", "S6-delay", DAY)
+EXTRA: Final = ("S5-nohits", "S6-delay", DAY, *PROBES)
 SAME_ORACLE: Final = {
     "S1-30s": "S1",
     "S1-3s": "S1",
@@ -51,7 +52,7 @@ QUICK_RIVALS: Final = (
 )
 FAST_RIVALS: Final = ("concurrency-panic", "token-velocity")
 """In the quick form, where pods start fast: the two that decide every two seconds."""
-ABLATED: Final = ("S1", "S2", "S3", "S4", "S6", "S6-modelerror", "S6-gpucap", "S7")
+ABLATED: Final = ("S1", "S2", "S3", "S4", "S6", "S6-modelerror", "S6-gpucap", "S7", *PROBES)
 """Where a missing mechanism can show."""
 
 
@@ -108,9 +109,10 @@ class Plan:
     def _policies(self, scenario: str) -> tuple[str, ...]:
         if self.policies:
             return (*ORACLES, *self.policies)
-        ablations = tuple(ABLATIONS) if self.ablations and scenario in ABLATED else ()
+        if scenario in PROBES:
+            return (*ORACLES, "tandem", PROBES[scenario][1])
         if self.ablations:
-            return (*ORACLES, "tandem", *ablations)
+            return (*ORACLES, "tandem", *(ABLATIONS if scenario in ABLATED else ()))
         if self.quick:
             rivals = () if scenario in OURS_ONLY else FAST_RIVALS if scenario.startswith("S1-") else QUICK_RIVALS
             return (*ORACLES, "tandem", *rivals)

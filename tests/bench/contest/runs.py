@@ -26,10 +26,12 @@ from tandem_operator.simulation.scenario import Scenario
 from tandem_operator.simulation.scenarios import scenario
 
 from tests.bench.contest.plan import ORACLE, Run
+from tests.bench.contest.probes import PROBES, Jittered, probe
 from tests.bench.contest.tuned import TUNED
 
 ROOT: Final = Path(__file__).parents[3]
 ENGINE: Final = ("operator/tandem_operator/simulation/*.py", "runtime/tandem_runtime/policy/**/*.py")
+PROBING: Final = ("tests/bench/contest/probes.py",)
 NOT_ENGINE: Final = ("contestants.py", "replay.py", "tandem.py")
 OURS: Final = ("operator/tandem_operator/scaling/**/*.py", "operator/tandem_operator/performance/**/*.py")
 RIVALS: Final = ("operator/tandem_operator/simulation/baselines/**/*.py",)
@@ -51,6 +53,8 @@ class Result(msgspec.Struct, frozen=True):
 
 def load(name: str, quick: bool, traces: Path | None) -> Scenario:
     """The scenario in the form that is run."""
+    if name in PROBES:
+        return probe(name, quick, traces)
     made = scenario(name, quick, traces)
     end = QUICK_END_S.get(name.partition("-")[0]) if quick else None
     if end is None:
@@ -105,7 +109,8 @@ def named(run: Run, made: Scenario, quick: bool, traces: Path | None, folder: Pa
         present = tuple(Targets(*pair) for pair in found.present)
         return Clairvoyant(Schedule(name=ORACLE, sizes=sizes), found.outcome, present)
 
-    return contestant(name, made, best)
+    policy = contestant(name, made, best)
+    return Jittered(policy=policy) if made.name == "probe-jitter" else policy
 
 
 def pairs(sizes: Iterable[Targets]) -> tuple[tuple[int, int], ...]:
@@ -127,12 +132,12 @@ def place(run: Run, quick: bool, traces: Path | None, folder: Path) -> Path:
     kind = OURS if run.policy.startswith("tandem") else ORACLES if run.policy.startswith("oracle") else RIVALS
     if run.policy.startswith("static"):
         kind = ORACLES
-    code = code_hash((*ENGINE, *kind))
+    code = code_hash((*ENGINE, *kind, *(PROBING if run.scenario in PROBES else ())))
     name, _, form = run.policy.partition("+")
     if form:
         code += f"-{hashlib.sha256(repr(sorted(TUNED.get(name, {}).items())).encode()).hexdigest()[:6]}"
     if quick:
-        code += f"-{hashlib.sha256(repr((QUICK_END_S, QUICK_REPAIRS)).encode()).hexdigest()[:6]}"
+        code = hashlib.sha256(f"{code} {QUICK_END_S} {QUICK_REPAIRS}".encode()).hexdigest()[:12]
     form = ("quick" if quick else "full") + ("-traces" if traces else "")
     return folder / form / run.scenario / f"{run.policy}-{run.seed}-{code}.json"
 
