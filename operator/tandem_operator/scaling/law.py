@@ -97,7 +97,7 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     """The longest hold is this many times the first."""
     dwell_s: float = 60.0
     """A pool that was given pods of the other role gives none back for this: lengths that sway must not chase pods."""
-    surplus: float = 0.2
+    surplus: float = 0.15
     """A pod that would not be needed at this much more load goes after one hold; one that might, after `patience`."""
     patience: float = 3.0
     """Holds before a removal that noise of the load could take back: after so long, a lull is no chance."""
@@ -107,7 +107,7 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     """The pool that remains after a removal must keep this share of the allowed tail, not all of it."""
     shrink_flexible: float = 0.7
     """... and with no more than this share of the convertible capacity that growth reckons with."""
-    shrink_sigmas: float = 1.5
+    shrink_sigmas: float = 1.25
     """Removal reckons with load this many deviations of the measured rate above it."""
 
     convert_tokens: int = 512
