@@ -19,6 +19,7 @@ from tandem_operator.simulation.baselines.catalogue import BASELINES
 
 from tests.bench.contest.compiled import compiled_tree
 from tests.bench.contest.execution import execute, read_kept
+from tests.bench.contest.markdown import markdown
 from tests.bench.contest.plan import DAY, EXTRA, SCENARIOS, Plan
 from tests.bench.contest.probes import PROBES
 from tests.bench.contest.rows import Row, Table, rows
@@ -61,6 +62,8 @@ def main() -> int:
     found = rows(results)
     table = {name: found[name] for name in names if name in found}
     show(table, traces, plan)
+    if options.markdown:
+        options.markdown.write_text(markdown(table, options.ablations), encoding="utf-8")
     print(json.dumps(table))
     return 0
 
@@ -77,6 +80,7 @@ def parse() -> argparse.Namespace:
         "--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes (default: %(default)s)"
     )
     parser.add_argument("--kept", action="store_true", help="run nothing: tables of what earlier runs have kept")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables of autoscaler.md there")
     parser.add_argument("--tune", metavar="NAMES", help="search settings of rivals' formulas, or of `all`, and exit")
     parser.add_argument("--imitate", action="store_true", help="no published traces, even where they are")
     parser.add_argument("--interpreted", action="store_true", help="do not compile the simulator first")
