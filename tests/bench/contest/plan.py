@@ -53,7 +53,7 @@ QUICK_RIVALS: Final = (
 )
 FAST_RIVALS: Final = ("concurrency-panic", "token-velocity")
 """In the quick form, where pods start fast: the two that decide every two seconds."""
-ABLATED: Final = ("S1", "S2", "S3", "S4", "S6", "S6-modelerror", "S6-gpucap", "S7", *PROBES)
+ABLATED: Final = ("S1", "S2", "S3", "S4", "S6", "S6-modelerror", "S6-gpucap", "S7", "S8", *PROBES)
 """Where a missing mechanism can show."""
 
 

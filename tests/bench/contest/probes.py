@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from random import Random
 from typing import Final
 
 import msgspec
-from tandem_operator.scaling.decision import Decision
-from tandem_operator.scaling.observation import Iteration, Observation
-from tandem_operator.scaling.settings import Settings
-from tandem_operator.scaling.state import State
 from tandem_operator.simulation.arrivals import Steps
 from tandem_operator.simulation.demand import peak_pods
 from tandem_operator.simulation.lengths import Fixed
 from tandem_operator.simulation.pinned import DEVICES, LLAMA_70B_FP8_4XH100, fleet, settings
-from tandem_operator.simulation.policy import Discipline, ScalingPolicy
 from tandem_operator.simulation.scenario import Scenario
 from tandem_operator.simulation.scenarios import CAP_SHARE, scenario
 from tandem_operator.simulation.workload import Synthetic
 
 OPTIMISM: Final = 0.7
 """Of the time that steps really take, what the policy believes of both pools."""
-JITTER: Final = 0.3
-"""Sigma of the logarithm of what a told step took: other work on the host, kernels of other shapes."""
 DAY_S: Final = 86_400.0
 OPEN_S, CLOSE_S, RAMP_S = 9 * 3600.0, 18 * 3600.0, 60.0
 NIGHT_PER_S, BUSY_PER_S = 2.0, 16.0
@@ -41,11 +33,6 @@ def optimist(quick: bool, traces: Path | None) -> Scenario:
         type(phi)(phi.phi0_s * OPTIMISM, phi.phi1_s * OPTIMISM, phi.phi2_s * OPTIMISM),
     )
     return replace(scenario("S3", quick, traces), settings=settings(believed))
-
-
-def jittery(quick: bool, traces: Path | None) -> Scenario:
-    """For the prior: steps tell their time badly. `Jittered` makes them."""
-    return scenario("S1", quick, traces)
 
 
 def capped(quick: bool, traces: Path | None) -> Scenario:
@@ -72,7 +59,6 @@ def working_days(quick: bool, traces: Path | None) -> Scenario:
 
 PROBES: Final[dict[str, tuple[Callable[[bool, Path | None], Scenario], str]]] = {
     "probe-optimist": (optimist, "tandem-no-calibration"),
-    "probe-jitter": (jittery, "tandem-no-roofline"),
     "probe-cap": (capped, "tandem-no-coupling"),
     "probe-days": (working_days, "tandem-no-forecast"),
 }
@@ -82,56 +68,3 @@ PROBES: Final[dict[str, tuple[Callable[[bool, Path | None], Scenario], str]]] = 
 def probe(name: str, quick: bool, traces: Path | None) -> Scenario:
     """By name."""
     return replace(PROBES[name][0](quick, traces), name=name)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Jittered:
-    """A policy that is told of every engine step with an error of its own, the same at each telling."""
-
-    policy: ScalingPolicy
-
-    @property
-    def name(self) -> str:
-        """That of the policy."""
-        return self.policy.name
-
-    @property
-    def discipline(self) -> Discipline:
-        """That of the policy."""
-        return self.policy.discipline
-
-    @property
-    def convertible(self) -> bool:
-        """That of the policy."""
-        return self.policy.convertible
-
-    @property
-    def period_s(self) -> float:
-        """That of the policy."""
-        return self.policy.period_s
-
-    def settings(self, given: Settings) -> Settings:
-        """Those of the policy."""
-        return self.policy.settings(given)
-
-    def initial(self, settings: Settings) -> State:
-        """That of the policy."""
-        return self.policy.initial(settings)
-
-    def decide(self, settings: Settings, state: State, observation: Observation, now: float) -> Decision:
-        """What the policy decides on what it is told."""
-        pods = tuple(
-            pod
-            if pod.signals is None
-            else msgspec.structs.replace(
-                pod,
-                signals=msgspec.structs.replace(pod.signals, iterations=tuple(map(_misjudged, pod.signals.iterations))),
-            )
-            for pod in observation.pods
-        )
-        return self.policy.decide(settings, state, msgspec.structs.replace(observation, pods=pods), now)
-
-
-def _misjudged(step: Iteration) -> Iteration:
-    seed = f"{step.sequences} {step.kv_tokens} {step.prefill_tokens} {step.seconds}"
-    return msgspec.structs.replace(step, seconds=step.seconds * Random(seed).lognormvariate(0.0, JITTER))

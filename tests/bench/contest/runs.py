@@ -26,7 +26,7 @@ from tandem_operator.simulation.scenario import Scenario
 from tandem_operator.simulation.scenarios import scenario
 
 from tests.bench.contest.plan import ORACLE, Run
-from tests.bench.contest.probes import PROBES, Jittered, probe
+from tests.bench.contest.probes import PROBES, probe
 from tests.bench.contest.tuned import TUNED
 
 ROOT: Final = Path(__file__).parents[3]
@@ -109,8 +109,7 @@ def named(run: Run, made: Scenario, quick: bool, traces: Path | None, folder: Pa
         present = tuple(Targets(*pair) for pair in found.present)
         return Clairvoyant(Schedule(name=ORACLE, sizes=sizes), found.outcome, present)
 
-    policy = contestant(name, made, best)
-    return Jittered(policy=policy) if made.name == "probe-jitter" else policy
+    return contestant(name, made, best)
 
 
 def pairs(sizes: Iterable[Targets]) -> tuple[tuple[int, int], ...]:
