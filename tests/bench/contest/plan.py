@@ -16,7 +16,7 @@ ORACLE: Final = "oracle-clairvoyant"
 CAUSAL: Final = "oracle-causal"
 ORACLES: Final = (ORACLE, CAUSAL)
 MORE_ORACLES: Final = ("oracle-startup", "oracle-causal-fifo")
-NEAREST: Final = ("hpa-utilisation", "token-capacity", "token-velocity")
+NEAREST: Final = ("hpa-utilisation", "queueing-model", "token-velocity")
 BEST: Final = tuple(f"{name}+tuned" if TUNED.get(name) else name for name in NEAREST)
 """The three that come nearest on the training part: they get as many seeds as ours."""
 SCENARIOS: Final = (

@@ -18,5 +18,19 @@ TUNED: Final[dict[str, dict[str, object]]] = {
         "limits": Limits(kv=0.5, queue=2.0, spare_kv=0.1, spare_queue=1.5),
         "period_s": 15.0,
     },
+    "queue-length": {"discipline": "deadline", "target": 0.25},
+    "bounded-ratio": {"discipline": "deadline", "kv_target": 0.2, "requests_target": 1.0, "rate_up": 4.0},
+    "profiled-rates": {"discipline": "deadline", "counted": "arrivals"},
+    "throughput-regression": {"discipline": "deadline", "counted": "arrivals", "predictor": "kalman"},
+    "load-regression": {"discipline": "deadline"},
+    "hybrid-regression-constant": {"discipline": "deadline", "slow_s": 30.0, "counted": "arrivals"},
+    "hybrid-regression-kalman": {
+        "discipline": "deadline",
+        "slow_s": 30.0,
+        "counted": "arrivals",
+        "predictor": "constant",
+    },
+    "queueing-model": {"discipline": "deadline", "share": 0.7, "period_s": 15.0},
+    "fixed-ratio": {"discipline": "deadline", "target": 0.5, "ratio": 2.0},
 }
 """Fields to replace, by name of the formula."""
