@@ -31,7 +31,11 @@ def lint(_: list[str]) -> list[Command]:
 
 WEIGHTY = (
     *(f"tests/runtime/{part}" for part in ("bench", "fetch", "router", "server", "transfer")),
-    *(f"tests/runtime/{part}" for part in ("models", "ops", "engine/test_sampler.py", "engine/test_torch_executor.py")),
+    *(f"tests/runtime/{part}" for part in ("models", "ops")),
+    *(
+        f"tests/runtime/engine/test_{name}.py"
+        for name in ("compiled_sampler", "drafts_of_models", "int8_kv", "sampler", "torch_executor", "windows")
+    ),
     "tests/operator/test_process.py",
 )
 """Tests that talk over loopback and wait for silence, and those that load torch: not for every keystroke."""
