@@ -130,6 +130,10 @@ def window(bins: tuple[Bin, ...], since: float, seen: float, seconds: float) -> 
     return Sums(requests, prompts, cached, squares, completed, outputs, output_squares, covered)
 
 
+QUARTER_S = 30.0
+"""A quarter of the time over which a trend is looked for: four counts show a slope and tell it from a jump."""
+
+
 class Windows(msgspec.Struct, frozen=True):
     """Sums over the three windows of the law."""
 
@@ -138,6 +142,8 @@ class Windows(msgspec.Struct, frozen=True):
     slow: Sums = Sums()
     covered_s: float = 0.0
     """How long arrivals have been seen at all."""
+    quarters: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """Requests in each half minute of the last two minutes, the newest first."""
 
 
 def look_back(bins: tuple[Bin, ...], since: float | None, seen: float | None, law: Law) -> Windows:
@@ -145,7 +151,9 @@ def look_back(bins: tuple[Bin, ...], since: float | None, seen: float | None, la
     if since is None or seen is None or seen <= since:
         return Windows()
     fast, medium, slow = (window(bins, since, seen, length) for length in (law.fast_s, law.medium_s, law.slow_s))
-    return Windows(fast, medium, slow, seen - since)
+    halves = [window(bins, since, seen, (count + 1) * QUARTER_S).requests for count in range(4)]
+    quarters = (halves[0], halves[1] - halves[0], halves[2] - halves[1], halves[3] - halves[2])
+    return Windows(fast, medium, slow, seen - since, quarters)
 
 
 def learn_noise(

@@ -5,7 +5,9 @@ Each predictor is held against persistence by its pinball loss; one that is not 
 
 from __future__ import annotations
 
-from tandem_operator.scaling.bins import Windows
+import math
+
+from tandem_operator.scaling.bins import QUARTER_S, Windows
 from tandem_operator.scaling.law import Law
 from tandem_operator.scaling.state import Predictor, Season, State
 
@@ -18,9 +20,13 @@ SKILL_GAIN = 0.02
 """Weight of the newest comparison: the last fifty count."""
 SKILL_NEEDED = 0.9
 """Loss over that of persistence below which a predictor is listened to."""
+ENOUGH_COMPARED = 5
+"""Comparisons before a predictor may be listened to: more than a start-up of them."""
 COMPARE_PER_LEAD = 4
-TREND_DAMPING = 0.7
-"""Share of a trend that is expected to go on."""
+TREND_SIGMAS = 3.0
+"""Deviations from chance at which a rise of two minutes is a trend."""
+TREND_SHARE = 0.35
+"""Of the mean slope, what each half minute must show, less half a deviation: a jump has all of it in one."""
 SLOT_GAIN = 0.4
 """Weight of today in a slot's memory."""
 
@@ -37,12 +43,14 @@ def learn_season(state: State, windows: Windows, lead_s: float, law: Law) -> tup
         return season, 0.0
     rate = windows.medium.per_s
     slots = _remember(season, seen, rate)
-    predictions = (_trend(windows, lead_s, law), _yesterday(season, seen, rate, lead_s))
+    predictions = (_trend(windows, lead_s, state.noise[1]), _yesterday(season, seen, rate, lead_s))
     due, trend, day, still = list(season.due), season.trend, season.day, season.persistence
+    no_trend = season.no_trend
     while due and due[0][0] <= seen:
         _, by_trend, by_day, before = due.pop(0)
         still = _score(still, rate, before)
-        trend = _score(trend, rate, by_trend)
+        if by_trend > before:  # only where it claims one is it held against who sees none
+            trend, no_trend = _score(trend, rate, by_trend), _score(no_trend, rate, before)
         if by_day >= 0:
             day = _score(day, rate, by_day)
     if not due or seen + lead_s - due[-1][0] >= lead_s / COMPARE_PER_LEAD:
@@ -54,18 +62,19 @@ def learn_season(state: State, windows: Windows, lead_s: float, law: Law) -> tup
         trend=trend,
         day=day,
         persistence=still,
+        no_trend=no_trend,
     )
     trusted = [
         value
-        for value, predictor in zip(predictions, (trend, day), strict=True)
-        if value >= 0 and is_trusted(predictor, still)
+        for value, predictor, without in zip(predictions, (trend, day), (no_trend, still), strict=True)
+        if value >= 0 and is_trusted(predictor, without)
     ]
     return season, max(trusted, default=0.0)
 
 
 def is_trusted(predictor: Predictor, persistence: Predictor) -> bool:
     """Compared often enough, and better than expecting what is."""
-    return predictor.count >= 10 and predictor.loss < SKILL_NEEDED * persistence.loss
+    return predictor.count >= ENOUGH_COMPARED and predictor.loss < SKILL_NEEDED * persistence.loss
 
 
 def _score(predictor: Predictor, actual: float, predicted: float) -> Predictor:
@@ -101,12 +110,19 @@ def _yesterday(season: Season, seen: float, rate: float, lead_s: float) -> float
     return rate * min(then / now, 3.0)
 
 
-def _trend(windows: Windows, lead_s: float, law: Law) -> float:
-    """The slope from the slow window to the medium one, damped, for one start-up; -1: not known."""
-    long, medium = windows.slow, windows.medium
-    rest_s = long.seconds - medium.seconds
-    if windows.covered_s < 2 * law.medium_s or rest_s <= 0:
+def _trend(windows: Windows, lead_s: float, dispersion: float) -> float:
+    """Where the slope of two minutes leads within one start-up; the rate itself while there is none; -1: not known.
+
+    A slope is one when it is beyond chance and each half minute had its share of it: a jump is over, and leads nowhere.
+    """
+    q, rate = windows.quarters, windows.medium.per_s
+    if windows.covered_s < 4 * QUARTER_S:
         return -1.0
-    before = (long.requests - medium.requests) / rest_s
-    slope = (medium.per_s - before) / (long.seconds / 2)
-    return max(medium.per_s + TREND_DAMPING * slope * (lead_s + law.medium_s / 2), 0.0)
+    recent, before = q[0] + q[1], q[2] + q[3]
+    span_s = 2 * QUARTER_S
+    slope = (recent - before) / span_s**2
+    chance = math.sqrt((recent + before) * max(dispersion, 1.0))
+    least = TREND_SHARE * slope * QUARTER_S**2 - chance / math.sqrt(2) / 2
+    if recent - before <= TREND_SIGMAS * chance or min(q[0] - q[1], q[1] - q[2], q[2] - q[3]) < least:
+        return rate
+    return recent / span_s + slope * (QUARTER_S + lead_s)

@@ -86,6 +86,8 @@ class Season(msgspec.Struct, frozen=True):
     trend: Predictor = Predictor()
     day: Predictor = Predictor()
     persistence: Predictor = Predictor()
+    no_trend: Predictor = Predictor()
+    """Persistence, where the trend claimed otherwise."""
 
 
 class PoolMemory(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from random import Random
 
 import msgspec
@@ -82,6 +83,38 @@ def test_the_day_before_raises_the_plan_ahead_of_its_morning() -> None:
     before_nine = int((2 * DAY_S + 8.75 * 3600) / 300)
     assert expected[before_nine] > 15.0
     assert max(expected[look] for look in range(int(DAY_S / 300))) <= 12.0
+
+
+def expected_of(rate_at: Callable[[float], float], until_s: float, noise: float = 1.0) -> dict[float, float]:
+    """What is expected one start-up of 110 s ahead, looked at every 2 s; 0: nothing beyond what is."""
+    random, state, expected = Random(7), State(noise=(noise, noise, 100.0)), {}
+    for look in range(int(until_s / 2)):
+        at = look * 2.0
+        count = max(0.0, random.gauss(2 * rate_at(at), math.sqrt(2 * rate_at(at) * noise)))
+        state = msgspec.structs.replace(
+            state, bins=spread(state.bins, Sums(requests=count), at, at + 2, LAW), since=0.0, seen=at + 2
+        )
+        windows = look_back(state.bins, state.since, state.seen, LAW)
+        season, rate = learn_season(state, windows, 110.0, LAW)
+        state = msgspec.structs.replace(state, season=season)
+        expected[at] = rate if rate > windows.medium.per_s else 0.0
+    return expected
+
+
+def test_a_rise_that_goes_on_is_met_before_it_comes_once_it_was_seen_to_go_on() -> None:
+    expected = expected_of(lambda t: 20.0 + 60.0 * t / 600.0, 600.0)
+    assert not any(expected[t] for t in range(0, 200, 2)), "nothing is known of it yet"
+    late = {t: rate for t, rate in expected.items() if t >= 400}
+    claimed = {t: rate for t, rate in late.items() if rate}
+    assert len(claimed) >= 0.6 * len(late)
+    assert all(rate == pytest.approx(20.0 + 60.0 * (t + 112) / 600.0, rel=0.25) for t, rate in claimed.items())
+
+
+def test_jumps_and_noise_are_no_trends() -> None:
+    jumps = expected_of(lambda t: 20.0 if t // 300 % 2 else 100.0, 3600.0)
+    noise = expected_of(lambda t: 60.0, 3600.0, noise=6.0)
+    assert sum(map(bool, jumps.values())) <= 0.01 * len(jumps)
+    assert sum(map(bool, noise.values())) <= 0.01 * len(noise)
 
 
 def test_without_a_forecast_nothing_is_expected() -> None:

@@ -163,7 +163,7 @@ def test_a_narrow_kv_link_is_named_as_the_bottleneck() -> None:
 def test_a_predictor_that_is_no_better_than_persistence_is_not_listened_to() -> None:
     assert is_trusted(Predictor(20, 0.5), Predictor(20, 1.0))
     assert not is_trusted(Predictor(20, 0.95), Predictor(20, 1.0))
-    assert not is_trusted(Predictor(5, 0.1), Predictor(5, 1.0))
+    assert not is_trusted(Predictor(4, 0.1), Predictor(4, 1.0))
 
 
 def test_queueing_formulas_give_the_values_of_the_textbook() -> None:
