@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -17,6 +18,8 @@ from tandem_runtime.contracts.token_file import TokenSource
 from tandem_runtime.engine.client import EngineClient
 from tandem_runtime.transfer.limits import DEFAULT_LIMITS, HandoffLimits
 
+PREFILL_ROLES: Final = ("prefill", "both")
+
 
 @dataclass(frozen=True, slots=True)
 class KvSettings:
@@ -25,12 +28,13 @@ class KvSettings:
     limits: HandoffLimits = DEFAULT_LIMITS
     shared_memory: Path | None = None
     peers: tuple[str, ...] = ()
-    """HOST:PORT of prefill pods to try before there is a request; a name stands for all of its addresses."""
+    """HOST:PORT of prefill pods that a decode pod tries before there is a request; a name stands for all of its
+    addresses. A prefill pod keeps them for the day when it becomes a decode pod."""
 
 
 @dataclass(frozen=True, slots=True)
 class KvIdentity:
-    """One side of the hand-off. `incarnation` changes with every start of the process."""
+    """One side of the hand-off. `incarnation` changes with every start of the process, and with every role."""
 
     facts: kv.Hello
     """All of the hello but the token."""
@@ -49,6 +53,11 @@ class KvIdentity:
     def incarnation(self) -> str:
         """Fence of everything that this pod granted."""
         return self.facts.incarnation
+
+    @property
+    def computes_for_others(self) -> bool:
+        """Its kv port takes prompts."""
+        return self.facts.role in PREFILL_ROLES
 
     @property
     def layout(self) -> kv.Layout:

@@ -148,6 +148,14 @@ class KvReceiver:
             channel.heard = True  # the peer is not silent, we do not listen
             await asyncio.sleep(ROOM_POLL_SECONDS)
 
+    def renew(self, identity: KvIdentity) -> None:
+        """This pod is another one from now on: connections end; there is no request that hangs on them."""
+        self.identity = identity
+        self.links = LinkTable()
+        links, self._links = self._links, {}
+        for link in links.values():
+            link.close()
+
     def stop(self) -> None:
         """Closes all connections."""
         self._stopped = True

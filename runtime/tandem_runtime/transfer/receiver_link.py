@@ -16,7 +16,7 @@ from tandem_runtime.contracts import kv_protocol as kv
 from tandem_runtime.contracts.framing import MAX_HELLO_BYTES, FrameError
 from tandem_runtime.engine.events import RemotePage
 from tandem_runtime.transfer.channel import Channel
-from tandem_runtime.transfer.identity import describe
+from tandem_runtime.transfer.identity import PREFILL_ROLES, describe
 from tandem_runtime.transfer.inbound import Inbound, check_shape
 from tandem_runtime.transfer.probe import LinkProbe
 from tandem_runtime.transfer.ring import RingError, RingOffer
@@ -36,6 +36,10 @@ WATCH_SECONDS: Final = 0.25
 
 class Rejected(Exception):
     """The two pods must not exchange pages."""
+
+
+class NoPrefill(Exception):
+    """Who answers computes no prompts for others: it has another role now."""
 
 
 class ReceiverLink:
@@ -72,7 +76,7 @@ class ReceiverLink:
     def able(self, revision: str) -> bool:
         """It may be asked for KV: it stands, is of this revision, and its test did not fail."""
         peer = self._peer
-        stands = peer is not None and not self.closed and peer.role in ("prefill", "both")
+        stands = peer is not None and not self.closed
         return stands and peer is not None and peer.revision == revision and self.health.preflight != "failed"
 
     def add(self, attempt: Inbound) -> None:
@@ -114,6 +118,9 @@ class ReceiverLink:
             self.health.rejects += 1
             reason, words = "rejected", f"rejected: {error}"
             log.error("pod at %s and this pod do not match: %s", self.address, error)
+        except NoPrefill as error:
+            reason, words = "wrong_role", str(error)
+            log.info("no KV from %s: %s", self.address, error)
         except (OSError, EOFError, TimeoutError) as error:
             self._stats.peers_lost += 1
             words = f"lost: {type(error).__name__}"
@@ -150,6 +157,9 @@ class ReceiverLink:
             rejection = self._identity.reject(reason, answer)
             channel.send(rejection)
             raise Rejected(describe(rejection))
+        if answer.role not in PREFILL_ROLES:
+            self.health.pod, self.health.role = answer.pod, answer.role
+            raise NoPrefill(f"it is a {answer.role} pod now")
         self._choose_transport(channel, offer, answer)
         self._stand(channel, own.token, answer)
         return channel

@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 
 
 class KvSender:
-    """Serves the kv port. `draining`: new work is answered with BUSY, work under way is finished."""
+    """Serves the kv port. `draining`: new work is answered with BUSY, work under way is finished. So is all work while
+    the pod's role is decode: whoever asks knows an older incarnation of it."""
 
     def __init__(
         self, identity: KvIdentity, stats: TransferStats, pace: LinkPace | None = None, observe: Observe | None = None
@@ -54,9 +55,23 @@ class KvSender:
         return int(self._server.sockets[0].getsockname()[1])
 
     @property
+    def refuses(self) -> bool:
+        """New work goes elsewhere."""
+        return self.draining or not self.identity.computes_for_others
+
+    @property
     def transfers(self) -> int:
         """Requests in work for decode pods."""
         return sum(len(c.jobs) for c in self.connections)
+
+    def renew(self, identity: KvIdentity) -> None:
+        """This pod is another one from now on: connections end, and with them what is left of their requests. Who
+        connects again hears the new hello."""
+        self.identity = identity
+        self.links = LinkTable()
+        for connection in list(self.connections):
+            connection.part()
+        self.connections.clear()
 
     def stop(self) -> None:
         """Closes the port and all connections."""

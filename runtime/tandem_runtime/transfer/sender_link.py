@@ -20,6 +20,7 @@ from tandem_runtime.contracts.pod_protocol import Reason
 from tandem_runtime.engine.client import Hurry
 from tandem_runtime.engine.events import Broken, Event, PagesAgain, PagesComputed, Parts, Payload, PrefillDone
 from tandem_runtime.transfer.channel import Channel
+from tandem_runtime.transfer.identity import KvIdentity
 from tandem_runtime.transfer.link_health import LinkHealth
 from tandem_runtime.transfer.outbound import Outbound, PageOut
 from tandem_runtime.transfer.steps import OutboundStep, Released, Reread, Tell
@@ -65,12 +66,18 @@ class SenderLink:
         self.jobs: dict[tuple[str, int], Job] = {}
         self.wake = asyncio.Event()
         self.now = asyncio.get_running_loop().time
-        self._sender, self._identity, self._stats = sender, sender.identity, sender.stats
+        self._sender, self._stats = sender, sender.stats
         self._peer_incarnation = self._token = ""
         self._blocks: list[kv.Probe] = []
         self._taken: list[Parts] = []
         self._taken_bytes = 0
         self.health: LinkHealth | None = None
+        self._parted = False
+
+    @property
+    def _identity(self) -> KvIdentity:
+        """Of now: the pod may have become another one before this peer has said hello."""
+        return self._sender.identity
 
     async def run(self, peer: kv.Hello) -> None:
         """Until the connection ends."""
@@ -83,7 +90,10 @@ class SenderLink:
         tasks[1].add_done_callback(lambda _: self.channel.close())
         try:
             while True:
-                self._handle(await self.channel.receive())
+                message = await self.channel.receive()
+                if self._parted:
+                    break  # it was meant for who this was
+                self._handle(message)
         finally:
             for task in tasks:
                 task.cancel()
@@ -93,6 +103,12 @@ class SenderLink:
         self._tell_taken()
         for job in list(self.jobs.values()):
             self._do(job, job.core.give_up())
+
+    def part(self) -> None:
+        """Ends it at once, from our side."""
+        self._parted = True
+        self.end()
+        self.channel.close()
 
     def _handle(self, message: kv.Message) -> None:
         now = self.now()
@@ -143,7 +159,7 @@ class SenderLink:
             return
         job = Job(self, Outbound(message, self._identity.layout, self._sender.limits, self.now()))
         self.jobs[key] = job
-        if self._sender.draining:
+        if self._sender.refuses:
             self._refuse(job)
             return
         job.handle = self._identity.engine.open(
