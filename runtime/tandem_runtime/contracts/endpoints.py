@@ -1,4 +1,8 @@
-"""The endpoint file that a router reads: which pods there are, by address or by the name of a headless Service."""
+"""The endpoint file that a router reads: which pods there are, by address or by the name of a headless Service.
+
+Roles in it are for people: what a pod does is what its hello says. The two differ while a pod changes its role, until
+whoever writes the file has seen it; a router that went by the file would send answers to a pod that computes prompts.
+"""
 
 from __future__ import annotations
 

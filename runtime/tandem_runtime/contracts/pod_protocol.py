@@ -94,7 +94,7 @@ class Ping(msgspec.Struct, frozen=True, tag="ping"):
 
 class PodHello(msgspec.Struct, frozen=True, tag="pod_hello"):
     """Who answers; said again when the pod knows its coefficients better. `incarnation` changes with every start of
-    the process. What is 0 or None is not known."""
+    the process and with every role: a connection has one of each to its end. What is 0 or None is not known."""
 
     version: int
     pod: str
@@ -112,6 +112,10 @@ class PodHello(msgspec.Struct, frozen=True, tag="pod_hello"):
     coefficients: Coefficients | None = None
     keeps_prefixes: bool = False
     """Computed prompts stay for later requests that begin alike."""
+    flipped_from: str = ""
+    """The role that it had before, in the same process; empty when it began as what it is."""
+    flip_seconds: float = 0.0
+    """From the order to change until it was ready; until now while it is not."""
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
@@ -135,6 +139,8 @@ class PodState(msgspec.Struct, frozen=True, tag="pod_state"):
     """That are connected to the pod now; 0: it does not say. Limits of API keys are shared by so many."""
     kv_link: str = ""
     """Transports of its KV links that stand: tcp, shm or both; empty when there is none."""
+    becoming: str = ""
+    """The role that it takes once it is drained, under another incarnation; empty when it drains to end."""
 
 
 class Credits(msgspec.Struct, frozen=True, tag="credits"):

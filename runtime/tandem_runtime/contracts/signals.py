@@ -90,6 +90,10 @@ class Startup(msgspec.Struct, frozen=True, kw_only=True):
     """It answered: a pod opens its port when the model is loaded."""
     ready: float | None = None
     scheduled: float | None = None
+    flipped_from: str = ""
+    """No process was started: a pod of this role took the other one."""
+    flip_s: float | None = None
+    """From the order to do so until it was ready."""
 
 
 class DrainSignals(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +104,7 @@ class DrainSignals(msgspec.Struct, frozen=True, kw_only=True):
     role: str
     incarnation: str
     cause: str
-    """order: POST /drain; terminated: the pod said that it is shutting down."""
+    """order: POST /drain; terminated: the pod said that it is shutting down; flipped: that it takes another role."""
     in_flight_at_start: int = msgspec.field(name="inFlightAtStart")
     completed: int
     migrated: int

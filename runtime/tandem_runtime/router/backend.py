@@ -30,7 +30,7 @@ from tandem_runtime.router.backlog import Backlog
 from tandem_runtime.router.board import PodBoard
 from tandem_runtime.router.counters import Counters
 from tandem_runtime.router.draining import begin_drain
-from tandem_runtime.router.drains import Drains
+from tandem_runtime.router.drains import Cause, Drains
 from tandem_runtime.router.endpoints import Address
 from tandem_runtime.router.flight import Flight
 from tandem_runtime.router.lanes import LaneLibrary, Lanes
@@ -174,7 +174,8 @@ class RouterBackend:
             self._pod_context_tokens = min(contexts)
             self.board.note_start(link)
             if link.state is not None and link.state.draining:
-                begin_drain(self.drains, link, link.hello, "terminated", self._clock())
+                cause: Cause = "flipped" if link.state.becoming else "terminated"
+                begin_drain(self.drains, link, link.hello, cause, self._clock())
         self.board.touch(link)
         self._schedule_pump()
 
@@ -185,9 +186,10 @@ class RouterBackend:
             self._retry(flight, "moved", why)
 
     def link_lost(self, link: PodLink, reason: str) -> None:
-        """All that ran there goes on elsewhere."""
+        """All that ran there goes on elsewhere; no failure where a pod parts to be another one."""
+        kind = "moved" if link.state is not None and link.state.becoming else "pod_lost"
         for flight in list(link.flights.values()):
-            self._retry(flight, "pod_lost", f"{link.name()} {reason}")
+            self._retry(flight, kind, f"{link.name()} {reason}")
 
     def step_arrived(self, link: PodLink, deltas: Sequence[Delta]) -> None:
         """Passes on what clients miss next. A delta amid a stream, by far the most frequent, takes the short way."""

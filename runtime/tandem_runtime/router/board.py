@@ -89,9 +89,18 @@ class PodBoard:
         known = self.startups.pop(hello.incarnation, None)
         ready = now if link.state is not None and link.state.ready else None
         if known is None:
-            known = Startup(pod=hello.pod, role=hello.role, incarnation=hello.incarnation, loaded=now, ready=ready)
-        elif known.ready is None:
-            known = msgspec.structs.replace(known, ready=ready)
+            known = Startup(
+                pod=hello.pod,
+                role=hello.role,
+                incarnation=hello.incarnation,
+                loaded=now,
+                ready=ready,
+                flipped_from=hello.flipped_from,
+                flip_s=hello.flip_seconds if hello.flipped_from else None,
+            )
+        elif known.ready is None and ready is not None:
+            flip_s = None if known.flip_s is None else round(known.flip_s + ready - known.loaded, 3)
+            known = msgspec.structs.replace(known, ready=ready, flip_s=flip_s)
         self.startups[hello.incarnation] = known
         if len(self.startups) > MAX_STARTUPS:
             del self.startups[next(iter(self.startups))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +15,7 @@ from tandem_runtime.contracts.token_file import TokenSource
 from tandem_runtime.router.drains import Cause, Drain, Drains
 from tandem_runtime.router.fences import FenceRefused
 from tandem_runtime.router.link import PodLink
-from tandem_runtime.telemetry.http import Answer, Order, OrderRoute, as_json, text
+from tandem_runtime.telemetry.http import Answer, Order, OrderRoute, as_json, refuse_stranger, text
 
 if TYPE_CHECKING:
     from tandem_runtime.router.backend import RouterBackend
@@ -96,10 +95,8 @@ class Draining:
             timer.cancel()
 
     def _obey(self, order: Order, action: Callable[[PodOrder], Answer]) -> Answer:
-        scheme, _, given = order.headers.get("authorization", "").partition(" ")
-        token = self._token().encode()
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token) or not token:
-            return text(401, "say the token of the deployment: Authorization: Bearer TOKEN")
+        if (refused := refuse_stranger(order, self._token())) is not None:
+            return refused
         try:
             wanted = msgspec.json.decode(order.body, type=PodOrder)
         except msgspec.DecodeError as error:

@@ -10,7 +10,7 @@ from typing import Final, Literal
 from tandem_runtime.contracts.signals import DrainSignals
 
 Outcome = Literal["completed", "lost", "cancelled"]
-Cause = Literal["order", "terminated"]
+Cause = Literal["order", "terminated", "flipped"]
 MAX_RECORDS: Final = 64
 """Drains that /signals tells; what counts for ever is in the totals."""
 
@@ -23,7 +23,7 @@ class Drain:
     role: str
     incarnation: str
     cause: Cause
-    """order: POST /drain; terminated: the pod said that it is shutting down."""
+    """order: POST /drain; terminated: the pod said that it is shutting down; flipped: that it takes another role."""
     started: float
     in_flight_at_start: int = 0
     completed: int = 0

@@ -212,6 +212,8 @@ class PodLink:
             self.lease.take(message, time.monotonic())
             self._events.link_changed(self)
         elif isinstance(message, wire.PodHello):
+            if self.hello is not None and self.hello.incarnation != message.incarnation:  # with what was sent to whom?
+                raise FrameError(f"incarnation {message.incarnation} on a connection to {self.hello.incarnation}")
             self.hello = message
             self._events.link_changed(self)
 

@@ -6,6 +6,7 @@ A pod's metrics port needs no more, and an HTTP framework would double an emulat
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -45,6 +46,14 @@ class Order:
 
     headers: Mapping[str, str]
     body: bytes
+
+
+def refuse_stranger(order: Order, token: str) -> Answer | None:
+    """401 for who does not say the deployment's token; None when it does. Without a token nobody may order anything."""
+    scheme, _, given = order.headers.get("authorization", "").partition(" ")
+    if token and scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode()):
+        return None
+    return text(401, "say the token of the deployment: Authorization: Bearer TOKEN")
 
 
 Route = Callable[[], Answer]

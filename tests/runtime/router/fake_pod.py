@@ -38,6 +38,9 @@ class FakePod:
     max_context_tokens: int = 4096
     ready: bool = True
     draining: bool = False
+    becoming: str = ""
+    flipped_from: str = ""
+    flip_seconds: float = 0.0
     kv_total_tokens: int = 100_000
     slots: int | None = None
     routers: int = 0
@@ -69,6 +72,17 @@ class FakePod:
             task.cancel()
         for writer in self._writers:
             writer.transport.abort()
+
+    def flip(self, role: str, seconds: float = 0.5) -> None:
+        """It is another pod from now on, and its connections end."""
+        self.incarnation = f"{self.name}-{next(INCARNATIONS)}"
+        self.flipped_from, self.role, self.flip_seconds = self.role, role, seconds
+        self.draining, self.becoming = False, ""
+        for task in self._work.values():
+            task.cancel()
+        self._work.clear()
+        for writer in list(self._writers):
+            writer.close()
 
     def tell_state(self) -> None:
         """To every router, at once."""
@@ -151,6 +165,8 @@ class FakePod:
             compat_hash="same",
             coefficients=self.coefficients,
             keeps_prefixes=self.keeps_prefixes,
+            flipped_from=self.flipped_from,
+            flip_seconds=self.flip_seconds,
         )
 
     def _state(self) -> wire.PodState:
@@ -164,6 +180,7 @@ class FakePod:
             kv_used_tokens=0,
             kv_total_tokens=self.kv_total_tokens,
             routers=self.routers,
+            becoming=self.becoming,
         )
 
     def _send(self, writer: asyncio.StreamWriter, message: Any) -> None:
