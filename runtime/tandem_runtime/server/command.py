@@ -5,26 +5,29 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import secrets
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tandem_runtime.contracts.names import EXIT_BAD_CONFIG, EXIT_BAD_MODEL, TERMINATION_LOG
 from tandem_runtime.engine.client import EngineClient
 from tandem_runtime.engine.executor import ModelError
+from tandem_runtime.server.flip import Flipping, make_incarnation
 from tandem_runtime.server.internal_port import InternalPort
 from tandem_runtime.server.memory import keep_freed_memory
 from tandem_runtime.server.pod import Pod, PodIdentity
+from tandem_runtime.server.role_order import RoleCall
 from tandem_runtime.server.settings import ConfigError, ServerSettings, add_arguments, read_settings
 from tandem_runtime.server.signals import Probes
 from tandem_runtime.telemetry.http import MetricsServer
-from tandem_runtime.telemetry.logs import configure_logging
+from tandem_runtime.telemetry.logs import configure_logging, set_role
 from tandem_runtime.telemetry.traces import make_tracer
 from tandem_runtime.text.tokenizer import TokenizerError, load_tokenizer
 from tandem_runtime.transfer.pace import LinkPace
@@ -65,8 +68,8 @@ async def _serve(settings: ServerSettings) -> int:
     terminated = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, terminated.set)
-    probes = Probes()
-    metrics = MetricsServer(probes.routes())
+    probes, role_call = Probes(), RoleCall(settings.token)
+    metrics = MetricsServer(probes.routes(), role_call.routes())
     try:
         await metrics.start(settings.bind, settings.metrics_port)
         try:
@@ -78,7 +81,10 @@ async def _serve(settings: ServerSettings) -> int:
         probes.loaded_seconds = time.monotonic() - started
         ports = Ports(pod)
         await ports.open(settings)
-        probes.pod, probes.port = pod, ports.internal
+        on_role = partial(_tell_role, pod)
+        flipping = Flipping(pod, ports.internal, settings.drain_seconds, on_role, terminated.set)
+        probes.pod, probes.port, probes.flipping = pod, ports.internal, flipping
+        role_call.attach(pod, flipping)
     except (ModelError, TokenizerError) as error:
         return _fail(settings.role, settings.termination_log, str(error), EXIT_BAD_MODEL)
     except OSError as error:
@@ -92,6 +98,10 @@ async def _serve(settings: ServerSettings) -> int:
     ended = asyncio.wrap_future(pod.engine.engine.ended)
     ended.add_done_callback(lambda _: terminated.set())
     await terminated.wait()
+    flipping.stop()
+    if flipping.failure is not None:
+        words = f"the change of role broke: {flipping.failure}"
+        return _fail(settings.role, settings.termination_log, words, EXIT_ENGINE)
     if ended.done():
         return _fail(settings.role, settings.termination_log, f"the engine gave up: {ended.exception()}", EXIT_ENGINE)
     log.info("draining %d requests", pod.in_flight)
@@ -126,7 +136,7 @@ async def _load(settings: ServerSettings, terminated: asyncio.Event) -> Pod | No
         pod=settings.pod_name,
         role=settings.role,
         revision=settings.revision,
-        incarnation=secrets.token_hex(8),
+        incarnation=make_incarnation(),
         address=settings.address,
         token=settings.token,
         model_name=settings.model_name,
@@ -139,6 +149,17 @@ async def _load(settings: ServerSettings, terminated: asyncio.Event) -> Pod | No
         pace = LinkPace(link.setup_s, link.bytes_per_s, real_bytes / capacity.layout.page_bytes)
     tracer = make_tracer(f"tandem-{settings.role}", settings.pod_name)
     return Pod(identity, engine, tokenizer, pace, settings.kv, tracer)
+
+
+def _tell_role(pod: Pod, role: str) -> None:
+    """Log lines and spans from now on are of this role; those before leave under the old one's name."""
+    set_role(role)
+    old = pod.requests.tracer
+    if old.on:
+        pod.requests.tracer = make_tracer(f"tandem-{role}", pod.identity.pod)
+        pod.requests.tracer.lost = old.lost
+        closing = threading.Thread(target=old.close, name="old traces", daemon=True)  # a collector may not answer
+        closing.start()
 
 
 class Ports:

@@ -1,4 +1,4 @@
-"""SIGTERM of a pod: it takes nothing new, lets run what can finish, hands the rest back, and says what became of all.
+"""A pod empties, at SIGTERM or to take another role: nothing new, what can finishes, the rest is handed back, counted.
 
 What is handed back goes on elsewhere: a router resumes the stream on another pod, a decode pod computes the prompt.
 """
@@ -31,10 +31,9 @@ class DrainReport:
     seconds: float = 0.0
 
 
-async def drain(pod: Pod, timeout_seconds: float) -> DrainReport:
-    """Ends when nothing is left, at the latest after `timeout_seconds`."""
+async def drain(pod: Pod, report: DrainReport, timeout_seconds: float, end: str) -> DrainReport:
+    """Ends when nothing is left, at the latest after `timeout_seconds`. `end`: what the pod then did, for people."""
     started = pod.clock()
-    report = pod.drained = DrainReport(pod.in_flight)
     pod.draining = pod.sender.draining = True
     pod.changed.set()
     engine = pod.engine.engine
@@ -47,7 +46,7 @@ async def drain(pod: Pod, timeout_seconds: float) -> DrainReport:
     report.lost = sum(not session.movable for session in sessions)
     report.migrated = pod.in_flight - report.lost  # prompts for decode pods too: those see the connection end
     for session in sessions:
-        text = f"pod {pod.identity.pod} shut down before the answer was complete"
+        text = f"pod {pod.identity.pod} {end} before the answer was complete"
         session.fail(Reason.DRAINING, text, True)
     report.seconds = pod.clock() - started
     return report

@@ -73,6 +73,13 @@ class InternalPort:
                 log.exception("telling routers the state failed; trying again")
             await asyncio.sleep(CHANGE_SECONDS)
 
+    def part(self) -> None:
+        """The pod is another one: routers hear all that the old one had to say, and connect again to the new one."""
+        connections, self.connections = self.connections, []
+        for connection in connections:
+            self.ledger.leave(id(connection))
+            connection.part()
+
     def broadcast(self) -> None:
         """State and credits to every router, and what steps take now where that has changed."""
         if self.connections:
@@ -127,6 +134,7 @@ class RouterConnection:
         self._outgoing: list[bytes] = []
         self._deltas: list[wire.Delta] = []
         self._heard = True
+        self._parted = False
         set_no_delay(writer)
 
     def send(self, message: wire.FromPod | wire.Delta) -> None:
@@ -186,9 +194,18 @@ class RouterConnection:
         watch = asyncio.create_task(self._watch())
         try:
             while True:
-                self._handle(await self._receive())
+                message = await self._receive()
+                if self._parted:
+                    break  # it was meant for who this was
+                self._handle(message)
         finally:
             watch.cancel()
+
+    def part(self) -> None:
+        """Ends it from our side; what was queued is still sent."""
+        self._parted = True
+        self.flush()
+        self.writer.close()
 
     async def _watch(self) -> None:
         silent = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tandem_runtime.contracts.coefficients import Coefficients
 from tandem_runtime.contracts.kv_protocol import Prefill
@@ -15,11 +15,13 @@ from tandem_runtime.engine.events import PrefillDone
 from tandem_runtime.server.course import RequestMetrics
 from tandem_runtime.server.credits import Room
 from tandem_runtime.server.drain import DrainReport, drain
+from tandem_runtime.server.flip import Flip
 from tandem_runtime.server.request_log import log_prefill
 from tandem_runtime.server.session import Reply, Session, complaint
+from tandem_runtime.server.since import NOTHING_YET, Since
 from tandem_runtime.telemetry.traces import OFF, Tracer
 from tandem_runtime.text.tokenizer import Tokenizer
-from tandem_runtime.transfer.identity import KvSettings, make_identity
+from tandem_runtime.transfer.identity import KvIdentity, KvSettings, make_identity
 from tandem_runtime.transfer.pace import LinkPace
 from tandem_runtime.transfer.preflight import Preflight
 from tandem_runtime.transfer.receiver import KvReceiver
@@ -31,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PodIdentity:
-    """As told on the command line; `incarnation` is drawn anew by every process."""
+    """As told on the command line; `incarnation` is drawn anew by every process, and with every role it takes."""
 
     pod: str
     role: str
@@ -59,17 +61,22 @@ class Pod:
         self.identity, self.engine, self.tokenizer = identity, engine, tokenizer
         self.clock = asyncio.get_running_loop().time
         self.sent, self.received = TransferStats(), TransferStats()
-        who = (identity.role, identity.pod, identity.revision, identity.incarnation, identity.token)
-        kv_identity = make_identity(engine, *who, kv_settings)
+        self._kv_settings = kv_settings
+        kv_identity = self._kv_identity()
         self.requests = RequestMetrics(identity.model_name, identity.pod, tracer)
         self.sender = KvSender(kv_identity, self.sent, pace, self._observe_handoff)
         self.receiver = KvReceiver(kv_identity, self.received)
-        self.preflight = Preflight(self.receiver, kv_settings.peers, lambda: self.changed.set())
+        self.preflight = self._make_preflight()
         engine.prefix_key = lambda: identity.token().encode()
         self.kv_port = 0
         self.draining = False
         self.drained: DrainReport | None = None
         """From SIGTERM on."""
+        self.becoming = ""
+        """The role that it takes when it is empty; empty when it takes none."""
+        self.flip: Flip | None = None
+        """How it came to the role it has."""
+        self.since = NOTHING_YET
         self.promised_tokens = 0
         """KV of requests that were taken and that the engine has not told of yet."""
         self.cancelled = 0
@@ -122,6 +129,8 @@ class Pod:
             step_tokens=self.engine.engine.settings.step_tokens,
             coefficients=self.coefficients,
             keeps_prefixes=self.engine.engine.scheduler.keeps_prefixes,
+            flipped_from=self.flip.was if self.flip else "",
+            flip_seconds=self.flip.seconds_at(self.clock()) if self.flip else 0.0,
         )
 
     def state(self) -> PodState:
@@ -138,6 +147,7 @@ class Pod:
             kv_used_tokens=state.used_pages * page_tokens,
             kv_total_tokens=state.total_pages * page_tokens,
             kv_link=",".join(sorted({link.transport for link in links})),
+            becoming=self.becoming,
         )
 
     def room(self) -> Room:
@@ -176,7 +186,8 @@ class Pod:
 
     def _refusal(self, submit: Submit) -> tuple[Reason, str, bool] | None:
         if self.draining:
-            return Reason.DRAINING, f"pod {self.identity.pod} is shutting down", True
+            what = f"becomes a {self.becoming} pod" if self.becoming else "is shutting down"
+            return Reason.DRAINING, f"pod {self.identity.pod} {what}", True
         if not self.serves_requests:
             return Reason.WRONG_ROLE, f"pod {self.identity.pod} is a {self.identity.role} pod", True
         problem = complaint(submit, self.engine.capacity.vocab_size)
@@ -208,7 +219,34 @@ class Pod:
 
     async def drain(self, timeout_seconds: float) -> DrainReport:
         """Takes nothing new and waits for what runs; hands back what is left when the time is up."""
-        return await drain(self, timeout_seconds)
+        self.becoming = ""
+        self.drained = DrainReport(self.in_flight)
+        return await drain(self, self.drained, timeout_seconds, "shut down")
+
+    def take_role(self, flip: Flip) -> None:
+        """At once, when drained: it is another pod from now on, with this one's weights and pages. What is left of the
+        old one's requests and KV links ends."""
+        self.identity = replace(self.identity, role=flip.role, incarnation=flip.incarnation)
+        self.flip = flip
+        self.preflight.stop()
+        kv_identity = self._kv_identity()
+        self.sender.renew(kv_identity)
+        self.receiver.renew(kv_identity)
+        self.preflight = self._make_preflight()
+        self.since = Since.now(self.engine.engine, self.sent, self.received)
+        self.becoming = ""
+        self.draining = self.sender.draining = False
+        self.preflight.start()
+        self.changed.set()
+
+    def _kv_identity(self) -> KvIdentity:
+        identity = self.identity
+        who = (identity.role, identity.pod, identity.revision, identity.incarnation, identity.token)
+        return make_identity(self.engine, *who, self._kv_settings)
+
+    def _make_preflight(self) -> Preflight:
+        peers = self._kv_settings.peers if self.identity.role == "decode" else ()
+        return Preflight(self.receiver, peers, lambda: self.changed.set())
 
     def stop(self) -> None:
         """Closes the kv connections and the engine."""

@@ -137,7 +137,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="HOST:PORT",
-        help="decode only, may be repeated: kv port of prefill pods (a name: all its addresses) to connect to at start",
+        help="may be repeated: kv port of prefill pods (a name: all its addresses), to which a decode pod connects at "
+        "start, and a prefill pod when it becomes one",
     )
     add(
         "--metrics-port",
@@ -222,12 +223,11 @@ def read_settings(role: str, args: argparse.Namespace) -> ServerSettings:
         step_tokens=args.step_tokens,
         prefix_cache=not args.no_prefix_cache,
         draft_tokens=args.speculate,
-        kv=_read_kv(role, args),
+        kv=_read_kv(args),
     )
 
 
-def _read_kv(role: str, args: argparse.Namespace) -> KvSettings:
-    """Prefill pods are found by decode pods alone."""
+def _read_kv(args: argparse.Namespace) -> KvSettings:
     flag = args.kv_shared_memory
     folder = choose_folder(flag)
     if folder is None and flag not in ("auto", "off"):
@@ -237,7 +237,7 @@ def _read_kv(role: str, args: argparse.Namespace) -> KvSettings:
             split(peer)
     except ValueError as error:
         raise ConfigError(f"--prefill-peer: {error}") from error
-    return KvSettings(shared_memory=folder, peers=tuple(args.prefill_peer) if role == "decode" else ())
+    return KvSettings(shared_memory=folder, peers=tuple(args.prefill_peer))
 
 
 def _read_token(path: Path | None) -> TokenSource:

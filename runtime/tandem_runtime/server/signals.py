@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from tandem_runtime.server.drain import DrainReport
+from tandem_runtime.server.flip import Flipping
 from tandem_runtime.server.internal_port import InternalPort
 from tandem_runtime.server.link_metrics import link_metrics, links_of
 from tandem_runtime.server.pod import Pod
@@ -27,6 +28,7 @@ class Probes:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.pod: Pod | None = None
         self.port: InternalPort | None = None
+        self.flipping: Flipping | None = None
         self.loaded_seconds = 0.0
         self._clock = clock
         self._started = clock()
@@ -54,6 +56,8 @@ class Probes:
         """200 only when a request can be served now."""
         if self.pod is None:
             return text(503, "the model is loading")
+        if self.pod.becoming:
+            return text(503, f"becoming a {self.pod.becoming} pod; {self.pod.in_flight} requests are left")
         if self.pod.draining:
             return text(503, "draining")
         if self.pod.ready:
@@ -69,7 +73,7 @@ class Probes:
         if self.pod is None:
             return signals | {"ready": False}
         pod, engine = self.pod, self.pod.engine.engine
-        state, identity = pod.state(), pod.identity
+        state, identity, since, counters = pod.state(), pod.identity, pod.since, engine.scheduler.counters
         return signals | {
             "pod": identity.pod,
             "role": identity.role,
@@ -78,6 +82,9 @@ class Probes:
             "ready": pod.ready,
             "draining": pod.draining,
             "drain": asdict(pod.drained) if pod.drained else None,
+            "becoming": pod.becoming,
+            "flips": self.flipping.count if self.flipping else 0,
+            "flip": self.flipping.last.as_dict(pod.clock()) if self.flipping and self.flipping.last else None,
             "running": state.running,
             "waiting": state.waiting,
             "waiting_tokens": state.waiting_tokens,
@@ -87,19 +94,19 @@ class Probes:
             "quantization": pod.engine.capacity.quantization,
             "kv_dtype": pod.engine.capacity.layout.dtype,
             "max_sequences": pod.engine.capacity.max_sequences,
-            "preemptions": engine.scheduler.counters.preempted,
-            "draft_tokens": engine.scheduler.counters.draft_tokens,
-            "accepted_tokens": engine.scheduler.counters.accepted_tokens,
-            "prefix_asked_tokens": engine.scheduler.counters.prefix_asked_tokens,
-            "prefix_hit_tokens": engine.scheduler.counters.prefix_hit_tokens,
+            "preemptions": counters.preempted - since.counters.preempted,
+            "draft_tokens": counters.draft_tokens - since.counters.draft_tokens,
+            "accepted_tokens": counters.accepted_tokens - since.counters.accepted_tokens,
+            "prefix_asked_tokens": counters.prefix_asked_tokens - since.counters.prefix_asked_tokens,
+            "prefix_hit_tokens": counters.prefix_hit_tokens - since.counters.prefix_hit_tokens,
             "kv_cached": engine.state.cached_pages * pod.engine.capacity.page_tokens,
             "coefficients": None if pod.coefficients is None else msgspec.to_builtins(pod.coefficients),
             "loaded_s": self.loaded_seconds,
-            "kv_tx_bytes": pod.sent.tx_bytes,
-            "kv_rx_bytes": pod.received.rx_bytes,
+            "kv_tx_bytes": pod.sent.tx_bytes - since.tx_bytes,
+            "kv_rx_bytes": pod.received.rx_bytes - since.rx_bytes,
             "kv_link": [link.as_dict(pod.clock()) for link in links_of(pod)],
-            "iterations": [asdict(iteration) for iteration in list(engine.iterations)],
-            "iterations_total": engine.iterations_total,
+            "iterations": [asdict(iteration) for iteration in since.recent(engine)],
+            "iterations_total": engine.iterations_total - since.steps,
         }
 
     def metrics(self) -> list[Metric]:
@@ -107,7 +114,17 @@ class Probes:
         if self.pod is None:
             return [gauge("tandem_engine_ready", "1 when requests can be served", 0)]
         pod = self.pod
-        return [*_engine_metrics(pod), *pod.requests.metrics(), *_transfer_metrics(pod), *self._port_metrics()]
+        own = [*self._port_metrics(), *self._role_metrics(pod)]
+        return [*_engine_metrics(pod), *pod.requests.metrics(), *_transfer_metrics(pod), *own]
+
+    def _role_metrics(self, pod: Pod) -> list[Metric]:
+        count, last = (self.flipping.count, self.flipping.last) if self.flipping else (0, None)
+        seconds = last.seconds if last is not None and last.seconds is not None else 0.0
+        return [
+            gauge("tandem_engine_role_info", "1; what the pod does now", 1, {"role": pod.identity.role}),
+            counter("tandem_engine_flips_total", "Roles taken in place of the other one", count),
+            gauge("tandem_engine_flip_seconds", "Of the last one, from the order to ready", seconds),
+        ]
 
     def _port_metrics(self) -> list[Metric]:
         routers, bad_frames = (len(self.port.connections), self.port.bad_frames) if self.port else (0, 0)

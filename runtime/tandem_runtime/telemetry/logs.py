@@ -30,6 +30,17 @@ class JsonFormatter(logging.Formatter):
             entry["exception"] = self.formatException(record.exc_info)
         return msgspec.json.encode(entry).decode()
 
+    def become(self, role: str) -> None:
+        """In lines from now on."""
+        self._who = {**self._who, "role": role}
+
+
+def set_role(role: str) -> None:
+    """The process has another role from now on."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, JsonFormatter):
+            handler.formatter.become(role)
+
 
 def configure_logging(role: str, pod: str, level: str = "INFO") -> None:
     """Replaces the root logger's handlers."""
