@@ -106,10 +106,11 @@ def pool_deployment(
         "--metrics-port", str(METRICS_PORT),
         "--drain-timeout", drain_timeout(grace_seconds(pool.template, role, settings), settings),
     ]  # fmt: skip
-    if role == "decode":  # every revision answers there; pods that do not match reject each other
-        arguments += ["--prefill-peer", f"{names.pool_service_name(infd.name, 'prefill')}:{KV_PORT}"]
-        if speculation := infd.spec.runtime.speculation:
-            arguments += ["--speculate", f"ngram:{speculation.draft_tokens}"]
+    # Of both pools: a prefill pod may be told to become a decode pod. Every revision answers there; pods that do not
+    # match reject each other, and those of another role are left out.
+    arguments += ["--prefill-peer", f"{names.pool_service_name(infd.name, 'prefill')}:{KV_PORT}"]
+    if role == "decode" and (speculation := infd.spec.runtime.speculation):
+        arguments += ["--speculate", f"ngram:{speculation.draft_tokens}"]
     template = pod_template(
         labels=names.pod_labels(infd.name, role, revision),
         image=image,

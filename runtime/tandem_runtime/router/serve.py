@@ -237,8 +237,7 @@ def make_children(args: argparse.Namespace, plan: ServePlan, directory: Path) ->
     for pod in plan.pods:
         ports = ["--internal-port", str(pod.internal_port), "--kv-port", str(pod.kv_port)]
         ports += ["--metrics-port", str(pod.metrics_port), "--pod-name", pod.name, "--address", HOST]
-        ports += peers if pod.role == "decode" else []
-        children.append(Child(pod.name, [pod.role, *common, *engine, *ports], verbose=args.verbose))
+        children.append(Child(pod.name, [pod.role, *common, *engine, *ports, *peers], verbose=args.verbose))
     return children
 
 

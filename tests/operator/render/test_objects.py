@@ -135,7 +135,7 @@ def test_a_prefill_pod_gets_the_command_line_of_the_contract() -> None:
         "--address", "$(POD_IP)",
         "--revision", "0123abcd", "--token-file", "/etc/tandem/token/token",
         "--internal-port", "8001", "--kv-port", "8002", "--metrics-port", "9090",
-        "--drain-timeout", "110s",
+        "--drain-timeout", "110s", "--prefill-peer", "chat-prefill:8002",
     ]  # fmt: skip
     ports = {port["name"]: port["containerPort"] for port in pod["containers"][0]["ports"]}
     assert ports == {"internal": 8001, "kv": 8002, "metrics": 9090}
