@@ -159,7 +159,8 @@ class ReceiverLink:
             raise Rejected(describe(rejection))
         if answer.role not in PREFILL_ROLES:
             self.health.pod, self.health.role = answer.pod, answer.role
-            raise NoPrefill(f"it is a {answer.role} pod now")
+            itself = answer.incarnation == own.incarnation  # a name of all prefill pods may be behind the times
+            raise NoPrefill("it is this pod itself" if itself else f"it is a {answer.role} pod now")
         self._choose_transport(channel, offer, answer)
         self._stand(channel, own.token, answer)
         return channel

@@ -113,7 +113,8 @@ class KvSender:
 
     def _connected(self, connection: SenderLink, channel: Channel, peer: kv.Hello) -> LinkHealth:
         self.connections.add(connection)
-        health = connection.health = self.links.at(peer.pod, peer.pod, peer.role)
+        table = self.links if self.identity.computes_for_others else LinkTable()  # who errs here is no link of ours
+        health = connection.health = table.at(peer.pod, peer.pod, peer.role)
         health.connected, health.transport, health.last_seen = True, channel.transport, self._now()
         return health
 

@@ -276,17 +276,18 @@ async def test_a_hand_off_that_the_grace_cuts_off_costs_time_and_no_answer() -> 
 
 
 async def test_a_prefill_pod_that_becomes_a_decode_pod_tests_its_links_first_and_leaves_out_itself() -> None:
-    async with running_pod("prefill", "p0") as other:
-        peers = [f"127.0.0.1:{other.pod.kv_port}"]
-        async with running_pod("prefill", "p1", kv_settings=KvSettings(peers=tuple(peers))) as running:
-            assert running.pod.ready, "a prefill pod opens no links"
-            pod = Turned(running)
-            await pod.turn("decode")
-            assert b"kv: p0 tcp" in pod.probes.readyz().body
-            assert [link["pod"] for link in pod.probes.signals()["kv_link"]] == ["p0"]
-            await pod.turn("prefill")
-            assert pod.probes.signals()["kv_link"] == []
-            await until(lambda: not other.pod.sender.connections)
+    async with running_pod("prefill", "p0") as other, running_pod("prefill", "p1") as running:
+        peers = (f"127.0.0.1:{other.pod.kv_port}", f"127.0.0.1:{running.pod.kv_port}")
+        running.pod._kv_settings = KvSettings(peers=peers)
+        pod = Turned(running)
+        await pod.turn("decode")
+        assert b"kv: p0 tcp" in pod.probes.readyz().body
+        links = {link["pod"]: link for link in pod.probes.signals()["kv_link"]}
+        assert (links["p0"]["preflight"], links["p1"]["connected"]) == ("ok", False)
+        assert (len(links), links["p1"]["last_error"]) == (2, "it is this pod itself")
+        await pod.turn("prefill")
+        assert pod.probes.signals()["kv_link"] == []
+        await until(lambda: not other.pod.sender.connections)
 
 
 async def test_links_to_pods_that_became_decode_pods_are_told_and_not_used() -> None:
