@@ -1,6 +1,7 @@
 """Real processes under kill -9, SIGSTOP, cut networks, damaged KV frames, dying routers, drains: nothing may be lost.
 
-`--trials` of each case on emulated pods, and a tenth as many, of all cases, on the torch executor, deterministic.
+Nor when pods change their role. `--trials` of each case on emulated pods, and a tenth as many, of all cases, on the
+torch executor, deterministic.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ def all_work() -> list[Work]:
         *(Work(f"cut {role}", cases.cut, role) for role in roles),
         *(Work(f"sigterm {role}", cases.terminate, role) for role in roles),
         Work("sigterm all decode", cases.terminate_all, "decode"),
+        *(Work(f"role of {role}", cases.flip, role) for role in roles),
         *(Work(f"kill {role}", cases.kill, role) for role in roles),
         Work("kill router", cases.kill_router, "router"),
         Work("freeze router", cases.freeze_router, "router"),

@@ -174,11 +174,23 @@ def _take_whole(answer: Any, reason: str, reading: Reading) -> None:
 
 async def get(host: str, port: int, path: str, limit_seconds: float = 2.0) -> tuple[int, str]:
     """Status and body of a GET; status 0 when nobody answers."""
+    return await _ask_once(
+        host, port, f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n", limit_seconds
+    )
+
+
+async def post(host: str, port: int, path: str, token: str, body: str, limit_seconds: float = 2.0) -> tuple[int, str]:
+    """The same of an order that needs the deployment's token."""
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nContent-Length: {len(body)}"
+    return await _ask_once(host, port, f"{head}\r\n\r\n{body}", limit_seconds)
+
+
+async def _ask_once(host: str, port: int, request: str, limit_seconds: float) -> tuple[int, str]:
     try:
         async with asyncio.timeout(limit_seconds):
             reader, writer = await asyncio.open_connection(host, port)
             try:
-                writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+                writer.write(request.encode())
                 answer = (await reader.read()).decode()
             finally:
                 writer.close()

@@ -17,6 +17,7 @@ from tests.bench.chaos_parts.processes import Process, runtime
 from tests.bench.chaos_parts.wires import Wire
 
 MODEL = "chaos"
+TOKEN = "chaos"
 LEAK_SECONDS = 8.0
 """Within that, all pages are free again: longer than a heartbeat's patience, which frees those of a cut peer."""
 START_SECONDS = 300.0
@@ -203,7 +204,7 @@ class Fleet:
 def write_token(folder: Path) -> None:
     """What all of one fleet say to each other."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "token").write_text("chaos\n")
+    (folder / "token").write_text(f"{TOKEN}\n")
 
 
 def free_ports(count: int) -> tuple[int, ...]:

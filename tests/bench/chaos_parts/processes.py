@@ -16,7 +16,7 @@ from typing import Any
 
 from tandem_runtime.router.children import make_die_with_parent
 
-from tests.bench.chaos_parts.answers import get
+from tests.bench.chaos_parts.answers import get, post
 
 KEPT_LINES = 400
 
@@ -119,6 +119,18 @@ class Process:
         """A JSON document of the metrics port; None when it does not answer."""
         status, text = await get(self.host, self.metrics_port, path)
         return json.loads(text) if status == 200 else None
+
+    async def take_role(self, role: str, token: str, grace_seconds: float, limit_seconds: float) -> bool:
+        """Tells the pod to; whether it was ready in that role within the limit."""
+        deadline = time.monotonic() + limit_seconds
+        signals = await self.document("/signals")
+        order = {"role": role, "incarnation": signals and signals["incarnation"], "grace_s": grace_seconds}
+        while time.monotonic() < deadline:
+            status, _ = await post(self.host, self.metrics_port, "/role", token, json.dumps(order))
+            if status == 200:
+                return True
+            await asyncio.sleep(0.05)
+        return False
 
     def heard(self, since: float, words: Sequence[str]) -> float | None:
         """When it first said a line with one of these words, in seconds after `since` (epoch)."""

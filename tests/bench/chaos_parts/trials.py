@@ -12,7 +12,7 @@ from random import Random
 from typing import Final
 
 from tests.bench.chaos_parts.answers import Ask, Reading, Right, get, read_answer
-from tests.bench.chaos_parts.fleet import MODEL, Fleet, Member
+from tests.bench.chaos_parts.fleet import MODEL, TOKEN, Fleet, Member
 from tests.bench.chaos_parts.tally import Tally
 from tests.bench.chaos_parts.wires import FrameFault
 
@@ -31,6 +31,8 @@ AFFECTED_SECONDS: Final = 0.25
 """A shorter gap is the pace of the machine, not of a fault."""
 SLOW_SECONDS: Final = 3.0
 """After the detection: worth an explanation."""
+GRACE_SECONDS: Final = 1.0
+"""At most, of a pod that changes its role."""
 END_SECONDS: Final = 60.0
 """From SIGTERM to the end: a second of grace, and whatever the machine takes."""
 
@@ -267,6 +269,25 @@ async def _terminate(trial: Trial, victims: Sequence[Member]) -> None:
             trial.tally.problems.append(f"hung: {victim.process.name} ended with {code} after SIGTERM")
             await victim.process.end()
         await victim.process.start()
+
+
+async def flip(trial: Trial, victim: Member) -> None:
+    """It takes the other role in place, and then its own again, each time with a grace that answers may outlast."""
+    readings = trial.ask(trial.fleet.routers[0])
+    await trial.moment(victim.role)
+    struck = time.monotonic()
+    for role in ("decode" if victim.role == "prefill" else "prefill", victim.role):
+        grace_seconds = trial.random.uniform(0, GRACE_SECONDS)
+        if not await victim.process.take_role(role, TOKEN, grace_seconds, END_SECONDS):
+            trial.tally.counts["hung"] += 1
+            trial.tally.problems.append(f"hung: {victim.process.name} became no {role} pod")
+            await victim.process.end()
+        readings += trial.ask(trial.fleet.routers[1], 2)
+        await asyncio.sleep(trial.random.uniform(0, 0.3))
+    for reading in await trial.check(readings):
+        began, seconds = reading.pause(struck)
+        if began > reading.sent_at:
+            trial.tally.times["pause"].append(seconds)
 
 
 Case = Callable[[Trial, Member], Awaitable[None]]
