@@ -31,6 +31,7 @@ ASKS = {
 """Emulated: with the coefficients of chaos, prompts of up to 0.25 s, answers of up to 1.8 s."""
 CLIENTS = {"emulated": 8, "torch": 4}
 IDLE_ROUNDS = 3
+ROUNDS = {"emulated": 2, "torch": 1}
 DRAIN_CUT_SECONDS = 0.2
 
 
@@ -72,8 +73,8 @@ async def test_pods_flip_under_load_and_every_stream_ends_whole_and_right(tmp_pa
         await fleet.learn(ASKS[executor])
         tell(f"{executor}, idle", await back_and_forth(fleet, IDLE_ROUNDS))
         async with fleet.load(CLIENTS[executor]):
-            tell(f"{executor}, loaded, answers finish", await back_and_forth(fleet, 2))
-            cut = await back_and_forth(fleet, 2, grace_s=DRAIN_CUT_SECONDS)
+            tell(f"{executor}, loaded, answers finish", await back_and_forth(fleet, ROUNDS[executor]))
+            cut = await back_and_forth(fleet, ROUNDS[executor], grace_s=DRAIN_CUT_SECONDS)
             tell(f"{executor}, loaded, a grace of {DRAIN_CUT_SECONDS} s", cut)
             # Both ways at once: the pools change places.
             await asyncio.gather(fleet.flip("decode-0", "prefill"), fleet.flip("prefill-0", "decode"))
