@@ -111,3 +111,21 @@ async def test_a_pod_that_says_another_incarnation_amid_a_connection_loses_the_c
         await eventually(lambda: pod.connections == 2)
         await eventually(lambda: roles(router) == {"a": "decode"})
         assert (await router.complete(max_tokens=3))[0] == 200
+
+
+async def test_a_pod_that_dies_while_it_changes_is_a_dead_pod_as_ever() -> None:
+    dying, other = FakePod("a", token_seconds=0.02), FakePod("b", ready=False)
+    async with running_router(dying, other) as router:
+        port = int(dying.address.split(":")[1])
+        stream = asyncio.create_task(router.stream_text(max_tokens=60))
+        await eventually(lambda: len(dying.submits) == 1)
+        dying.draining, dying.becoming, other.ready = True, "prefill", True
+        dying.tell_state()
+        other.tell_state()
+        await eventually(lambda: roles(router) == {"b": "decode"})
+        await dying.kill()
+        assert await stream == expected_text("hello", 60)
+        dying.draining, dying.becoming = False, ""
+        await dying.start(port)  # with the role of its command line
+        await eventually(lambda: roles(router) == {"a": "decode", "b": "decode"})
+        assert (await drain_of(router))["lost"] == 0
