@@ -125,9 +125,9 @@ class Turning:
 
     async def learn(self, asks: Sequence[Ask]) -> None:
         """The right answers, before anybody flips."""
-        for ask in asks:
-            self.right[ask] = await self.stream(ask)
-            assert self.right[ask][1] in ("length", "stop"), self.right[ask]
+        for ask, right in zip(asks, await asyncio.gather(*map(self.stream, asks)), strict=True):
+            self.right[ask] = right
+            assert right[1] in ("length", "stop"), right
 
     async def _keep_asking(self, first: int) -> None:
         for ask in itertools.islice(itertools.cycle(self.right), first, None):

@@ -30,8 +30,8 @@ ASKS = {
 }
 """Emulated: with the coefficients of chaos, prompts of up to 0.25 s, answers of up to 1.8 s."""
 CLIENTS = {"emulated": 8, "torch": 4}
-IDLE_ROUNDS = 3
-ROUNDS = {"emulated": 2, "torch": 1}
+IDLE_ROUNDS = 1
+ROUNDS = {"emulated": 1, "torch": 1}
 DRAIN_CUT_SECONDS = 0.2
 
 
