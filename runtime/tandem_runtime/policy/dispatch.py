@@ -32,14 +32,14 @@ def next_dispatch(
     cached: Callable[[Waiting], Mapping[str, int]] = lambda entry: NOTHING_CACHED,
 ) -> Dispatch | None:
     """Call it again, with the pods of the pair `put` anew, until there is None. `cached`: see `choose`."""
+    if fleet.reserved is not None:
+        _end_reservation(queue, fleet, now)
     if not queue:
         return None
     if not fleet.decodes:
         queue.drain.begin(now)  # waiting for a pod says nothing of how fast pods are
         queue.wake(now, 0)  # a pause that is over is no event any more
         return None
-    if fleet.reserved is not None:
-        _end_reservation(queue, fleet, now)
     if queue.has_parked():
         _keep_a_pod(queue, fleet, now)
         queue.wake(now, fleet.room_tokens())

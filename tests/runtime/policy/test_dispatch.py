@@ -108,6 +108,20 @@ def test_the_reservation_ends_with_the_request_or_the_pod_that_it_was_for() -> N
     assert fleet.reserved is None
 
 
+def test_a_reservation_ends_with_the_last_request_and_not_with_the_first_of_the_next_hour() -> None:
+    fleet = fleet_of(decode("d", kv_used_tokens=9500, running=9))
+    queue = WaitingQueue(law=QueueLaw())
+    queue.add(Waiting("late", 0.0, 1e9, 5000, objective_at=1.0), 0.0)
+    assert send(queue, fleet, 1.5) == send(queue, fleet, 40.0) == []
+    fleet.put(decode("d"), 42.0)
+    assert send(queue, fleet, 42.0) == [("late", "d")]
+    assert fleet.reserved is None, "a request of the same name may come back after a failure"
+    fleet.put(decode("d", kv_used_tokens=9500, running=9), 3600.0)
+    queue.add(Waiting("next", 3600.0, 1e9, 5000, objective_at=3601.0), 3600.0)
+    assert send(queue, fleet, 3602.0) == send(queue, fleet, 3631.0) == []
+    assert fleet.reserved is not None, "pods were kept for late ones for two seconds, not for an hour"
+
+
 def test_a_backlog_of_late_requests_does_not_keep_the_only_pod_from_those_who_come_in_time() -> None:
     fleet = fleet_of(decode("d", kv_used_tokens=10_000, running=9))
     queue = WaitingQueue(law=QueueLaw())
