@@ -192,14 +192,14 @@ class WaitingQueue:
         A late one only when it is old, and when late ones have not had their share of the pods' time already.
         """
         self._tell_late(now)
+        for request_id in self._parked_late:  # first, as in an overload some in time always wait
+            place = self._places[request_id]
+            if now >= max(place.entry.arrived + self.law.late_patience_seconds, self._late_rests_until):
+                return place.entry, place.need_tokens
+            break
         for request_id in self._parked_order:
             place = self._places[request_id]
             if place.parked_at is not None and now - place.parked_at >= self.law.pass_seconds:
-                return place.entry, place.need_tokens
-            break
-        for request_id in self._parked_late:
-            place = self._places[request_id]
-            if now >= max(place.entry.arrived + self.law.late_patience_seconds, self._late_rests_until):
                 return place.entry, place.need_tokens
             break
         return None

@@ -142,6 +142,25 @@ def test_a_backlog_of_late_requests_does_not_keep_the_only_pod_from_those_who_co
     assert kept_for_late <= 1200 * queue.law.late_share
 
 
+def test_late_requests_get_their_share_though_more_come_in_time_than_pods_have_room_for() -> None:
+    fleet = fleet_of(decode("d", kv_used_tokens=10_000, running=9))
+    queue = WaitingQueue(QueueLimits(max_requests=10_000, max_tokens=1 << 40), QueueLaw())
+    for index in range(50):
+        queue.add(Waiting(f"late{index}", 0.0, 1e9, 1000, objective_at=1.0), 0.0)
+    in_time = late = 0
+    for step in range(3000):
+        now = 60.0 + step / 10
+        for number in range(3):
+            queue.add(Waiting(f"{number} of {step}", now, 1e9, 1000, objective_at=now + 3.0), now)
+        free(fleet, "d-1", 1000 + HEADROOM_TOKENS, now)
+        for name, _ in send(queue, fleet, now):
+            is_old = name.startswith("late") or now > 60.0 + int(name.split()[-1]) / 10 + 3.0
+            late, in_time = late + is_old, in_time + (not is_old)
+    share = late / (late + in_time)
+    assert queue.law.late_share / 2 < share < queue.law.late_share * 1.5
+    assert late + in_time >= 3000 - 20, "and no room is left empty"
+
+
 def test_a_late_request_that_smaller_ones_pass_gets_its_pod_in_the_end() -> None:
     fleet = fleet_of(decode("d", kv_used_tokens=5000, running=5))
     queue = WaitingQueue(law=QueueLaw())
