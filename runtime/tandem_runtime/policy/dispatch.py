@@ -106,10 +106,13 @@ def next_look(queue: WaitingQueue, fleet: Fleet, now: float, no_pod_since: float
 
 
 def _end_reservation(queue: WaitingQueue, fleet: Fleet, now: float) -> None:
-    """If it served its purpose, or its pod is gone."""
+    """If it served its purpose, its pod is gone, or who was in time no longer is: for late ones there is a share."""
     kept = fleet.reserved
-    pod = fleet.pods.get(kept.incarnation) if kept else None
-    if kept and (kept.request_id not in queue or pod is None or not pod.serves()):
+    if kept is None:
+        return
+    pod = fleet.pods.get(kept.incarnation)
+    is_over = kept.request_id not in queue or pod is None or not pod.serves()
+    if is_over or (not kept.is_late and queue.is_late(kept.request_id, now)):
         if kept.is_late:
             queue.late_was_kept_for(now - kept.since, now)
         fleet.reserve(None)
