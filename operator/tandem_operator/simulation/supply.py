@@ -101,10 +101,10 @@ class Supply:
             pool.target = target
             alive = [pod for pod in pool.pods if pod.draining_s < 0]
             for pod in sorted(alive, key=_keep)[: max(0, len(alive) - target)]:
-                starting = _starting(other)
-                if self._flip_s is not None and pod.ready_s >= 0 and (_alive(other) < wanted or starting):
-                    if _alive(other) >= wanted:
-                        self._give_up(min(starting, key=_keep))
+                starting = sorted(_starting(other), key=_keep)
+                if self._flip_s is not None and pod.ready_s >= 0 and _alive(other) - len(starting) < wanted:
+                    for late in starting[: max(0, _alive(other) - wanted + 1)]:
+                        self._give_up(late)
                     self._flip(pod, other)
                     self._let_go(pod)
                 else:

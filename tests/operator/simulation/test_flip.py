@@ -47,6 +47,19 @@ def test_a_pod_that_serves_takes_the_place_of_one_that_has_yet_to_start() -> Non
     assert max(outcome.series.gpus) == 7
 
 
+@pytest.mark.parametrize("giver", ["prefill", "decode"])
+def test_no_pod_takes_the_place_of_one_that_starts_where_nobody_is_wanted_any_more(giver: str) -> None:
+    def pair(first: int, second: int) -> tuple[int, int]:
+        return (first, second) if giver == "prefill" else (second, first)
+
+    made = scenario(NOTHING, pair(4, 1), startup=SLOW, fleet={"flip_s": 4.0})
+    outcome = simulate(made, Planned(((4.0, *pair(4, 3)), (8.0, *pair(2, 1)))), 0)
+    assert (outcome.flips, outcome.scale_ups, outcome.scale_downs, outcome.wasted_startups) == (0, 2, 4, 2)
+    partly = simulate(made, Planned(((4.0, *pair(4, 4)), (8.0, *pair(2, 2)))), 0)
+    assert (partly.flips, partly.scale_ups, partly.scale_downs, partly.wasted_startups) == (1, 3, 4, 3)
+    assert ready(partly, 15.0) == pair(2, 2)
+
+
 def test_a_pod_with_work_keeps_it_until_it_is_done() -> None:
     requests = tuple(Request(0.0, 100, 1000) for _ in range(2))
     made = scenario(Given(requests, 200.0), (1, 2), startup=SLOW, fleet={"flip_s": 4.0})
