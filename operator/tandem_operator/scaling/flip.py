@@ -47,10 +47,13 @@ def flip(
     after, least = _pair(sizes), _pair(low)
     had = _pair(urgent or have)
     for taker, giver in ((0, 1), (1, 0)):
-        lacks = after[taker] - had[taker]
+        dwells = now - state.flipped_at < settings.law.dwell_s
+        comes = state.flipped_size if urgent and dwells and state.flipped_to == roles[taker] else 0
+        holds = max(had[taker], comes)
+        lacks = after[taker] - holds
         stays = had[giver] if urgent else min(had[giver], after[giver])
         spare = stays - max(least[giver], bounds(pools[giver])[0])
-        settled = state.flipped_to != roles[giver] or now - state.flipped_at >= settings.law.dwell_s
+        settled = state.flipped_to != roles[giver] or not dwells
         grows = not urgent and after[giver] > had[giver]
         if lacks <= 0 or spare <= 0 or blind[giver] or grows or not settled:
             continue
@@ -63,6 +66,7 @@ def flip(
             decode=memory if giver == 1 else state.decode,
             flipped_to=roles[taker],
             flipped_at=now,
+            flipped_size=holds + moved,
         )
         grown = Targets(after[0], left) if giver == 1 else Targets(left, after[1])
         return Flip(grown, state, f"{moved} of {roles[giver]} become {roles[taker]} in place")

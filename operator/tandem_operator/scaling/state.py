@@ -156,6 +156,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     flipped_to: str = ""
     """The role that pods of the other one took last, "" when none did."""
     flipped_at: float = 0.0
+    flipped_size: int = 0
+    """Pods that it will have once they have its role: until then they are neither lacking nor yet to start."""
     panics: int = 0
     """Decisions in a row that saw too much load for what is ready."""
     panic_until: float = 0.0

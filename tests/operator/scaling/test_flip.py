@@ -64,6 +64,18 @@ def test_while_requests_miss_their_objective_pods_that_have_yet_to_start_are_no_
     assert none.sizes == wanted
 
 
+def test_pods_that_are_on_their_way_to_the_other_role_are_not_asked_for_again() -> None:
+    wanted, least = Targets(10, 20), Targets(10, 5)
+    first = flip(FLIPS, State(), wanted, wanted, least, SEEN, 100.0, urgent=Targets(3, 20))
+    assert first.sizes == Targets(10, 13)
+    again = flip(FLIPS, first.state, first.sizes, first.sizes, least, SEEN, 102.0, urgent=Targets(3, 13))
+    assert (again.sizes, again.reason) == (first.sizes, ""), "seven are drained and changed"
+    more = flip(FLIPS, first.state, first.sizes, Targets(12, 13), least, SEEN, 104.0, urgent=Targets(8, 13))
+    assert more.sizes == Targets(12, 11), "two more than the ten that will be there"
+    lost = flip(FLIPS, first.state, first.sizes, first.sizes, least, SEEN, 160.0, urgent=Targets(8, 13))
+    assert lost.sizes == Targets(10, 11), "who has not come by then does not come"
+
+
 def test_a_burst_of_the_same_requests_changes_no_roles_however_large() -> None:
     story = Story(settings=FLIPS, prefill=3, decode=3).run(300, 5.0)
     story.run(30, 50.0)
