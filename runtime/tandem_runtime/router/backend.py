@@ -283,7 +283,7 @@ class RouterBackend:
                 self.board.refresh(now)
             elif found.hold is not None:
                 self._refuse_size(found.entry, found.hold)
-        self._backlog.tell(self.queue, self.links.values(), now)
+        self._backlog.tell(self.queue, self.links.values(), now, self.fleet.reserved)
         self._set_timer(now)
 
     def _cached(self, entry: Waiting) -> Mapping[str, int]:

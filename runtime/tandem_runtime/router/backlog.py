@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from tandem_runtime.contracts.pod_protocol import Ping
+from tandem_runtime.policy.fleet import Reservation
 from tandem_runtime.policy.pods import HEADROOM_TOKENS
 from tandem_runtime.policy.queue import WaitingQueue
 from tandem_runtime.router.link import PodLink
@@ -22,11 +23,13 @@ class Backlog:
         self.ping = IDLE
         self._told_at = now
 
-    def tell(self, queue: WaitingQueue, links: Iterable[PodLink], now: float) -> None:
+    def tell(
+        self, queue: WaitingQueue, links: Iterable[PodLink], now: float, reserved: Reservation | None = None
+    ) -> None:
         """When it changed. At once only to pods with other routers: else nobody has to know."""
         if self.ping == IDLE if not queue else now - self._told_at < BACKLOG_SECONDS:
             return
-        ping = Ping(len(queue), queue.tokens, _next_tokens(queue, now)) if queue else IDLE
+        ping = Ping(len(queue), queue.tokens, next_tokens(queue, reserved, now)) if queue else IDLE
         if ping == self.ping:
             return
         self.ping, self._told_at = ping, now
@@ -36,8 +39,11 @@ class Backlog:
                 link.send(ping)
 
 
-def _next_tokens(queue: WaitingQueue, now: float) -> int:
-    """KV that the next request needs."""
+def next_tokens(queue: WaitingQueue, reserved: Reservation | None, now: float) -> int:
+    """KV that the next request needs: of the one that a pod is kept for, as its credit has to grow to that."""
+    if reserved is not None and reserved.request_id in queue:
+        entry, need_tokens = queue.needed(reserved.request_id)
+        return need_tokens or entry.tokens + HEADROOM_TOKENS
     if (parked := queue.longest_parked(now)) is not None:
         return parked[1]
     first = queue.first(now)

@@ -14,7 +14,11 @@ from tandem_runtime.contracts.durations import parse_duration
 from tandem_runtime.contracts.framing import FrameError, pack
 from tandem_runtime.contracts.goodput import SloClass
 from tandem_runtime.openai.record import RequestRecord
+from tandem_runtime.policy.fleet import Reservation
 from tandem_runtime.policy.pods import PodSnapshot
+from tandem_runtime.policy.queue import WaitingQueue
+from tandem_runtime.policy.waiting import Waiting
+from tandem_runtime.router.backlog import next_tokens
 from tandem_runtime.router.counters import Counters
 from tandem_runtime.router.frames import FrameParser
 from tandem_runtime.router.prefilling import Prefilling
@@ -109,3 +113,17 @@ def test_a_prefill_pod_is_busy_for_what_it_was_sent_and_a_late_prompt_does_not_m
     assert prompts.left_seconds(60.0) == pytest.approx(2 * each_seconds)
     prompts.clear()
     assert (prompts.tokens, prompts.left_seconds(60.0)) == (0, 0)
+
+
+def test_pods_are_told_what_the_request_needs_that_a_pod_is_kept_for() -> None:
+    queue = WaitingQueue()
+    queue.add(Waiting("late", 0.0, 600.0, 9000, objective_at=1.0), 0.0)
+    queue.add(Waiting("in time", 40.0, 600.0, 1000, objective_at=90.0), 40.0)
+    queue.park("late", 9100, 40.0)
+    queue.park("in time", 1100, 40.0)
+    kept = Reservation("d-1", "late", is_late=True, since=40.0)
+    assert next_tokens(queue, kept, 60.0) == 9100, "else another router is given the room that it waits for"
+    queue.late_was_kept_for(20.0, 60.0)
+    assert next_tokens(queue, None, 60.0) == 1100
+    queue.remove("late")
+    assert next_tokens(queue, kept, 60.0) == 1100
