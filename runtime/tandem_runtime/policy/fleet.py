@@ -73,8 +73,9 @@ class Reservation(NamedTuple):
     incarnation: str
     request_id: str
     is_late: bool = False
-    """When it began."""
+    """The request was late already: the time counts to the share of late ones."""
     since: float = 0.0
+    """When it began."""
 
 
 class Ranking:
