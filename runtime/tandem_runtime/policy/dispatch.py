@@ -102,6 +102,9 @@ def next_look(queue: WaitingQueue, fleet: Fleet, now: float, no_pod_since: float
     if fleet.law.convertible and (head := queue.first(now)) is not None:
         convert_at = fleet.law.convert_at(head)
         soonest = convert_at if now < convert_at < soonest else soonest
+    kept = fleet.reserved
+    if kept is not None and not kept.is_late and kept.request_id in queue:
+        soonest = min(soonest, queue.turns_late_at(kept.request_id))
     return None if soonest == inf else soonest
 
 
@@ -112,7 +115,7 @@ def _end_reservation(queue: WaitingQueue, fleet: Fleet, now: float) -> None:
         return
     pod = fleet.pods.get(kept.incarnation)
     is_over = kept.request_id not in queue or pod is None or not pod.serves()
-    if is_over or (not kept.is_late and queue.is_late(kept.request_id, now)):
+    if is_over or (not kept.is_late and queue.turns_late_at(kept.request_id) <= now):
         if kept.is_late:
             queue.late_was_kept_for(now - kept.since, now)
         fleet.reserve(None)

@@ -209,9 +209,9 @@ class WaitingQueue:
         place = self._places[request_id]
         return place.entry, place.need_tokens
 
-    def is_late(self, request_id: str, now: float) -> bool:
-        """One that waits can no longer make its objective, where the order asks."""
-        return self.law.order == "deadline" and self._places[request_id].entry.late_at <= now
+    def turns_late_at(self, request_id: str) -> float:
+        """When one that waits can no longer make its objective; never where the order does not ask."""
+        return self._places[request_id].entry.late_at if self.law.order == "deadline" else inf
 
     def late_was_kept_for(self, seconds: float, now: float) -> None:
         """A pod was kept for a late request so long: the next one waits until that was no more than their share."""
@@ -220,7 +220,7 @@ class WaitingQueue:
     def _tell_late(self, now: float) -> None:
         while self._parked_order:
             request_id = next(iter(self._parked_order))
-            if not self.is_late(request_id, now):
+            if self.turns_late_at(request_id) > now:
                 return
             del self._parked_order[request_id]
             self._parked_late[request_id] = None

@@ -150,6 +150,7 @@ def test_a_pod_is_kept_no_longer_for_a_request_that_became_late_meanwhile() -> N
     assert send(queue, fleet, 1.6) == send(queue, fleet, 2.9) == []
     assert fleet.reserved is not None
     assert fleet.reserved.request_id == "old"
+    assert next_look(queue, fleet, 2.9, None) == 3.0, "others may have use of what was kept"
     fleet.put(decode("d", kv_used_tokens=10_000 - 1000 - HEADROOM_TOKENS, running=1), 3.1)
     assert send(queue, fleet, 3.1) == [("new", "d")], "it makes its objective, the other one does not any more"
     assert len(queue) == 1
