@@ -215,7 +215,8 @@ class WaitingQueue:
 
     def late_was_kept_for(self, seconds: float, now: float) -> None:
         """A pod was kept for a late request so long: the next one waits until that was no more than their share."""
-        self._late_rests_until = now + seconds * (1 / self.law.late_share - 1)
+        share = self.law.late_share
+        self._late_rests_until = now + seconds * (1 / share - 1) if share > 0 else inf
 
     def _tell_late(self, now: float) -> None:
         while self._parked_order:

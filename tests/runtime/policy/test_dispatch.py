@@ -142,6 +142,18 @@ def test_a_backlog_of_late_requests_does_not_keep_the_only_pod_from_those_who_co
     assert kept_for_late <= 1200 * queue.law.late_share
 
 
+@pytest.mark.parametrize(("share", "again"), [(0.0, False), (1.0, True)])
+def test_a_share_of_nothing_or_of_all_breaks_nothing(share: float, again: bool) -> None:
+    fleet = fleet_of(decode("d", kv_used_tokens=9500, running=9))
+    queue = WaitingQueue(law=QueueLaw(late_share=share))
+    for name in ("one", "two"):
+        queue.add(Waiting(name, 0.0, 1e9, 5000, objective_at=1.0), 0.0)
+    assert send(queue, fleet, 1.5) == send(queue, fleet, 40.0) == []
+    queue.remove("one")
+    assert send(queue, fleet, 42.0) == []
+    assert (fleet.reserved is not None) == again
+
+
 def test_a_pod_is_kept_no_longer_for_a_request_that_became_late_meanwhile() -> None:
     fleet = fleet_of(decode("d", kv_used_tokens=10_000, running=1))
     queue = WaitingQueue(law=QueueLaw())
