@@ -54,8 +54,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     convertible_decode: bool = True
     """Routers let decode pods with slack compute prompts when the prefill pool is behind."""
     role_flip: bool = False
-    """Whoever carries the targets out turns pods that are let go into pods of the other role. Our operator does not:
-    its runtime has one role for life; the simulator does."""
+    """Whoever carries the targets out turns pods that are let go into pods of the other role, by their `POST /role`.
+    The simulator does; the operator does not set this yet."""
     sheds_late: bool = False
     """Routers refuse requests whose deadline has passed; late backlog then needs no replicas."""
     law: Law = Law()
