@@ -69,7 +69,13 @@ def e2e(arguments: list[str]) -> list[Command]:
 def figures(_: list[str]) -> list[Command]:
     """Short forms of benchmarks; a limit that a slow machine misses is told, only a broken benchmark fails."""
     quick = ["--quick"]
-    forms = {"decide": ["--looks", "100"], "placement": quick, "handoff": quick, "chaos": [], "soak": quick}
+    forms = {
+        "decide": ["--looks", "100"],
+        "placement": quick,
+        "handoff": quick,
+        "chaos": ["--trials", "4"],
+        "soak": quick,
+    }
     return [[sys.executable, "-m", f"tests.bench.{name}", *options] for name, options in forms.items()]
 
 
