@@ -73,7 +73,7 @@ def figures(_: list[str]) -> list[Command]:
         "decide": ["--looks", "100"],
         "placement": quick,
         "handoff": quick,
-        "chaos": ["--trials", "4"],
+        "chaos": ["--trials", "3"],
         "soak": quick,
     }
     return [[sys.executable, "-m", f"tests.bench.{name}", *options] for name, options in forms.items()]

@@ -30,8 +30,8 @@ ASKS = {
 }
 """Emulated: with the coefficients of chaos, prompts of up to 0.25 s, answers of up to 1.8 s."""
 CLIENTS = {"emulated": 8, "torch": 4}
-IDLE_ROUNDS = 1
-ROUNDS = {"emulated": 1, "torch": 1}
+ROUNDS = {"emulated": 1, "torch": 0}
+"""Idle, and under streams that may finish: real weights are slow to load, and change roles in no other way."""
 DRAIN_CUT_SECONDS = 0.2
 
 
@@ -71,10 +71,12 @@ async def test_pods_flip_under_load_and_every_stream_ends_whole_and_right(tmp_pa
         flags = [*torch_executor(tmp_path / "tiny")]
     async with turning(tmp_path, *flags) as fleet:
         await fleet.learn(ASKS[executor])
-        tell(f"{executor}, idle", await back_and_forth(fleet, IDLE_ROUNDS))
+        if ROUNDS[executor]:
+            tell(f"{executor}, idle", await back_and_forth(fleet, ROUNDS[executor]))
         async with fleet.load(CLIENTS[executor]):
-            tell(f"{executor}, loaded, answers finish", await back_and_forth(fleet, ROUNDS[executor]))
-            cut = await back_and_forth(fleet, ROUNDS[executor], grace_s=DRAIN_CUT_SECONDS)
+            if ROUNDS[executor]:
+                tell(f"{executor}, loaded, answers finish", await back_and_forth(fleet, ROUNDS[executor]))
+            cut = await back_and_forth(fleet, 1, grace_s=DRAIN_CUT_SECONDS)
             tell(f"{executor}, loaded, a grace of {DRAIN_CUT_SECONDS} s", cut)
             # Both ways at once: the pools change places.
             await asyncio.gather(fleet.flip("decode-0", "prefill"), fleet.flip("prefill-0", "decode"))
