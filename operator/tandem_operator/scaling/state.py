@@ -94,7 +94,7 @@ class PoolMemory(msgspec.Struct, frozen=True):
     """Of one pool: what was asked for lately, and what came of it."""
 
     ups: tuple[bool, ...] = ()
-    """Of the last three decisions: whether they asked for more than there was."""
+    """Of the last decisions, one more than `up_ticks`: whether they asked for more than there was."""
     peaks: tuple[tuple[float, int], ...] = ()
     """(time, replicas): sizes that were needed during a long hold, a falling sequence; the first is the largest."""
     peaks_far: tuple[tuple[float, int], ...] = ()

@@ -144,7 +144,9 @@ def _convert(fleet: Fleet, entry: Waiting, now: float, cached: Mapping[str, int]
         if known is None or pod.waiting_tokens > step_tokens or pod.incarnation in avoid:
             continue
         need_tokens = entry.tokens + HEADROOM_TOKENS + entry.output_tokens
-        if fleet.admits(pod, entry, need_tokens, limit) or (late and not law.spares(pod, need_tokens)):
+        if fleet.admits(pod, entry, need_tokens, limit):
+            continue
+        if late and not entry.streaming and not law.spares(pod, need_tokens):
             continue
         at_pod = min(cached.get(pod.incarnation, 0), entry.tokens - 1) if cached else 0
         rest = entry.tokens - at_pod

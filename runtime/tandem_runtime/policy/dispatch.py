@@ -130,7 +130,7 @@ def _keep_a_pod(queue: WaitingQueue, fleet: Fleet, now: float) -> None:
         entry, need_tokens = longest
         able = [pod for pod in fleet.decodes if (pod.kv_total_tokens or inf) >= need_tokens]
         pod = max(able or fleet.decodes, key=lambda pod: (pod.room_tokens(), pod.pod))
-        fleet.reserve(Reservation(pod.incarnation, entry.id, entry.late_at <= now, now))
+        fleet.reserve(Reservation(pod.incarnation, entry.id, queue.turns_late_at(entry.id) <= now, now))
     else:
         return
     if not fleet.admits(pod, entry, need_tokens, fleet.tpot_limit(entry)):

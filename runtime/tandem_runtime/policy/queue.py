@@ -210,8 +210,10 @@ class WaitingQueue:
         return place.entry, place.need_tokens
 
     def turns_late_at(self, request_id: str) -> float:
-        """When one that waits can no longer make its objective; never where the order does not ask."""
-        return self._places[request_id].entry.late_at if self.law.order == "deadline" else inf
+        """When one that waits can no longer make its objective; never where the order does not ask, nor of an open
+        stream: its client reads already."""
+        entry = self._places[request_id].entry
+        return inf if entry.streaming or self.law.order == "fifo" else entry.late_at
 
     def late_was_kept_for(self, seconds: float, now: float) -> None:
         """A pod was kept for a late request so long: the next one waits until that was no more than their share."""

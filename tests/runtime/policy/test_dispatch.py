@@ -187,6 +187,17 @@ def test_late_requests_get_their_share_though_more_come_in_time_than_pods_have_r
     assert late + in_time >= 3000 - 20, "and no room is left empty"
 
 
+def test_an_open_stream_gets_its_pod_as_soon_as_one_in_time_whatever_its_objective_was() -> None:
+    fleet = fleet_of(decode("d", kv_used_tokens=5000, running=5))
+    queue = WaitingQueue(law=QueueLaw())
+    queue.add(Waiting("late", 0.0, 1e9, 9000, objective_at=1.0), 2.0)
+    queue.add(Waiting("stream", 0.0, 1e9, 9000, objective_at=1.0, resumed=True, streaming=True), 2.0)
+    assert send(queue, fleet, 2.0) == []
+    assert send(queue, fleet, 2.0 + queue.law.pass_seconds) == []
+    assert fleet.reserved is not None
+    assert fleet.reserved[:3] == ("d-1", "stream", False)
+
+
 def test_a_late_request_that_smaller_ones_pass_gets_its_pod_in_the_end() -> None:
     fleet = fleet_of(decode("d", kv_used_tokens=5000, running=5))
     queue = WaitingQueue(law=QueueLaw())
