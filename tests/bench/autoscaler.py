@@ -19,6 +19,7 @@ from tandem_operator.simulation.baselines.catalogue import BASELINES
 
 from tests.bench.contest.compiled import compiled_tree
 from tests.bench.contest.execution import execute, read_kept
+from tests.bench.contest.figures import HEADS, cells
 from tests.bench.contest.markdown import markdown
 from tests.bench.contest.plan import DAY, EXTRA, SCENARIOS, Plan
 from tests.bench.contest.probes import PROBES
@@ -29,10 +30,6 @@ from tests.bench.report import describe_machine
 
 TRACES = Path(__file__).parents[3] / "shared/traces"
 FULL_SEEDS, FULL_FEW = 10, 2
-HEADS = (
-    "seeds", "attainment", "95%", "completed", "GPU-h", "/O1", "goodput/O3", "recovery", "churn", "rev/h",
-    "wrong ratio", "down", "TTFT p99",
-)  # fmt: skip
 
 
 def main() -> int:
@@ -146,31 +143,15 @@ def show(table: Table, traces: Path | None, plan: Plan) -> None:
 
 
 def _table(scenario: str, figures: dict[str, Row]) -> RichTable:
-    shown = RichTable(scenario, *HEADS, box=None, title_justify="left")
+    shown = RichTable(scenario, *HEADS, "TTFT p99", box=None, title_justify="left")
     for policy, row in sorted(figures.items(), key=lambda item: (-item[1]["attainment"], item[1]["gpu_h"])):
-        low, high = row["ci"]["attainment"]
         shown.add_row(
             policy,
-            str(row["seeds"]),
-            f"{row['attainment']:.2%}",
-            f"{low:.2%} - {high:.2%}",
-            f"{row['completion']:.2%}",
-            f"{row['gpu_h']:.1f}",
-            _ratio(row["gpu_h_over_o1"]),
-            _ratio(row["goodput_over_o3"]),
-            "-" if row["recovery_s"] is None else f"{row['recovery_s']:.0f} s",
-            f"{row['churn']:.0f}",
-            f"{row['reversals_per_h']:.1f}",
-            f"{row['wrong_ratio_s']:.0f} s",
-            f"{row['scale_downs']:.0f}",
+            *cells(row),
             f"{row['ttft_p99_s']:.2f} s",
             style="bold" if policy == "tandem" else "dim" if policy.startswith("oracle") else "",
         )
     return shown
-
-
-def _ratio(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
 
 
 if __name__ == "__main__":

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from tests.bench.contest.figures import HEADS, cells, ratio
 from tests.bench.contest.plan import BEST, ORACLES
 from tests.bench.contest.rows import Row, Table
 from tests.bench.contest.targets import check
 
 DETAILED: Final = (*ORACLES, "oracle-startup", "tandem", *BEST)
 """Policies of which every figure is told; of the others attainment and cost."""
-HEADS: Final = (
-    "scenario", "policy", "seeds", "attainment", "95 %", "completed", "GPU-h", "/O1", "goodput/O3", "recovery",
-    "churn", "rev/h", "wrong ratio", "down",
-)  # fmt: skip
 
 
 def markdown(table: Table, ablations: bool) -> str:
@@ -33,26 +30,8 @@ def _details(table: Table) -> str:
     for scenario, figures in table.items():
         known = [(name, row) for name, row in figures.items() if name in DETAILED]
         for name, row in sorted(known, key=lambda item: (-item[1]["attainment"], item[1]["gpu_h"])):
-            low, high = row["ci"]["attainment"]
-            rows.append(
-                (
-                    scenario,
-                    _named(name),
-                    str(row["seeds"]),
-                    f"{row['attainment']:.2%}",
-                    f"{low:.2%} - {high:.2%}",
-                    f"{row['completion']:.2%}",
-                    f"{row['gpu_h']:.1f}",
-                    _ratio(row["gpu_h_over_o1"]),
-                    _ratio(row["goodput_over_o3"]),
-                    "-" if row["recovery_s"] is None else f"{row['recovery_s']:.0f} s",
-                    f"{row['churn']:.0f}",
-                    f"{row['reversals_per_h']:.1f}",
-                    f"{row['wrong_ratio_s']:.0f} s",
-                    f"{row['scale_downs']:.0f}",
-                )
-            )
-    return _table(HEADS, rows)
+            rows.append((scenario, _named(name), *cells(row)))
+    return _table(("scenario", "policy", *HEADS), rows)
 
 
 def _matrix(table: Table) -> str:
@@ -62,8 +41,8 @@ def _matrix(table: Table) -> str:
     order = [*ours, *(name for name in policies if not name.startswith(("tandem", "oracle")))]
     rows = []
     for name in order:
-        cells = (figures.get(name) for figures in table.values())
-        rows.append([_named(name), *(_cell(row) for row in cells)])
+        found = (figures.get(name) for figures in table.values())
+        rows.append([_named(name), *(_cell(row) for row in found)])
     return _table(["policy", *table], rows)
 
 
@@ -71,7 +50,7 @@ def _cell(row: Row | None) -> str:
     if row is None:
         return ""
     ahead = " (ahead)" if row.get("beats_tandem") else ""
-    return f"{row['attainment']:.1%}, {_ratio(row['gpu_h_over_o1'])}{ahead}"
+    return f"{row['attainment']:.1%}, {ratio(row['gpu_h_over_o1'])}{ahead}"
 
 
 def _targets(table: Table) -> str:
@@ -101,13 +80,13 @@ def _losses(table: Table) -> str:
     scenarios = [name for name, figures in table.items() if any(policy in left_out for policy in figures)]
     rows = []
     for name in left_out:
-        cells = [_loss(table[scenario].get(name), table[scenario]["tandem"]) for scenario in scenarios]
-        rows.append((name.removeprefix("tandem-no-"), *cells))
+        losses = [_loss(table[scenario].get(name), table[scenario].get("tandem")) for scenario in scenarios]
+        rows.append((name.removeprefix("tandem-no-"), *losses))
     return _table(("without", *scenarios), rows)
 
 
-def _loss(row: Row | None, ours: Row) -> str:
-    if row is None:
+def _loss(row: Row | None, ours: Row | None) -> str:
+    if row is None or ours is None:
         return ""
     points = 100 * (row["attainment"] - ours["attainment"])
     factor = row["gpu_h"] / ours["gpu_h"]
@@ -116,7 +95,3 @@ def _loss(row: Row | None, ours: Row) -> str:
 
 def _named(policy: str) -> str:
     return policy if policy == "tandem" else f"`{policy}`"
-
-
-def _ratio(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
