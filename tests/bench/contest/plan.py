@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from tandem_operator.simulation.baselines.catalogue import BASELINES
 from tandem_operator.simulation.tandem import ABLATIONS
@@ -75,6 +75,27 @@ class Run:
         """The run that shows what can be had without a forecast."""
         return Run(SAME_CAUSAL.get(self.scenario, self.scenario), CAUSAL, self.seed)
 
+    @property
+    def shared(self) -> Run:
+        """The run that stands for this one: scenarios that an oracle cannot tell apart have one of it."""
+        return {ORACLE: self.oracle, CAUSAL: self.causal}.get(self.policy, self)
+
+
+class Turn(NamedTuple):
+    """When a run has its turn: what is smaller in the first field that differs goes first."""
+
+    wave: int
+    """0: the first few seeds; 1: all other seeds, and the day's first few; 2: the day's others."""
+    rest: int
+    """0: ours, the oracles and the best; the more above it, the less a run tells that is not told already."""
+    is_best: bool
+    seed: int
+    rank: int
+    """Among ours, the oracles and the best, in the order in which they are read."""
+    place: int
+    """Of the scenario."""
+    policy: str
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -90,23 +111,35 @@ class Plan:
     def runs(self) -> list[Run]:
         """What tells most comes first: two seeds of all before ten of some, ours and the best before the rest."""
         found: dict[Run, None] = {}
-        for _, scenario, policy, seed in sorted(self._wanted()):
-            run = Run(scenario, policy, seed)
-            if scenario != DAY or seed < self.few:
+        for run in sorted(self._wanted(), key=self._turn):
+            if run.scenario != DAY or run.seed < self.few:
                 found[run.oracle] = None
-            found[run.oracle if policy == ORACLE else run.causal if policy == CAUSAL else run] = None
+            found[run.shared] = None
         return list(found)
 
-    def _wanted(self) -> Iterator[tuple[tuple[int, ...], str, str, int]]:
-        order = (*ORACLES, "tandem", *BEST)
-        for place, name in enumerate(self.scenarios):
-            for policy in self._policies(name):
-                is_many = policy in order[len(ORACLES) * (name == DAY) :] or policy in ABLATIONS
-                rank = order.index(policy) if policy in order else len(order)
-                rest = int(rank == len(order)) * (1 + int(name in SAME_ORACLE) + int(policy.endswith("+tuned")))
-                for seed in range(self.seeds if is_many else min(self.few, self.seeds)):
-                    late = int(seed >= self.few) + int(name == DAY)
-                    yield (late, rest, int(policy in BEST), seed, rank, place), name, policy, seed
+    def _wanted(self) -> Iterator[Run]:
+        for scenario in self.scenarios:
+            for policy in self._policies(scenario):
+                for seed in range(self._seeds(scenario, policy)):
+                    yield Run(scenario, policy, seed)
+
+    def _seeds(self, scenario: str, policy: str) -> int:
+        """A day of an oracle costs hours: a few seeds of it must do."""
+        is_known_well = policy in ("tandem", *BEST, *ABLATIONS) or (policy in ORACLES and scenario != DAY)
+        return self.seeds if is_known_well else min(self.few, self.seeds)
+
+    def _turn(self, run: Run) -> Turn:
+        first = (*ORACLES, "tandem", *BEST)
+        is_rest = run.policy not in first
+        return Turn(
+            wave=int(run.seed >= self.few) + int(run.scenario == DAY),
+            rest=1 + int(run.scenario in SAME_ORACLE) + int(run.policy.endswith("+tuned")) if is_rest else 0,
+            is_best=run.policy in BEST,
+            seed=run.seed,
+            rank=len(first) if is_rest else first.index(run.policy),
+            place=self.scenarios.index(run.scenario),
+            policy=run.policy,
+        )
 
     def _policies(self, scenario: str) -> tuple[str, ...]:
         if self.policies:
