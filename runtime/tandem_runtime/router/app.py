@@ -91,7 +91,7 @@ class RouterApp:
         )
         self._draining = Draining(self.backend, settings.token, time.monotonic)
         self._metrics = MetricsServer(admin.routes(), self._draining.routes())
-        self._watcher = EndpointWatcher(endpoints, self.backend.set_addresses, settings.watch_seconds)
+        self._watcher = EndpointWatcher(endpoints, self.backend.connections.set_addresses, settings.watch_seconds)
         self._ports = ports
         self._classes_file = classes_file
         self._watch_seconds = settings.watch_seconds
@@ -156,7 +156,7 @@ class RouterApp:
         """Compiling takes seconds where no image holds the library; requests are served meanwhile."""
         library = await asyncio.to_thread(load_lanes)
         if library is not None:
-            self.backend.use_lanes(library)
+            self.backend.connections.use_lanes(library)
 
     async def _watch_classes(self, file: Path) -> None:
         """A file that is missing or broken leaves what was known, and is reported once."""

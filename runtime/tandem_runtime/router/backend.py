@@ -6,20 +6,9 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 from tandem_runtime.contracts.classes import Classes
-from tandem_runtime.contracts.pod_protocol import (
-    VERSION,
-    Cancel,
-    Delta,
-    Failed,
-    PodHello,
-    PrefillPeer,
-    Reason,
-    RouterHello,
-    Submit,
-)
+from tandem_runtime.contracts.pod_protocol import Cancel, Delta, Failed, PodHello, Reason, Submit
 from tandem_runtime.openai.backend import LaneSource, Sink
 from tandem_runtime.policy.choice import Hold, Pair
 from tandem_runtime.policy.dispatch import next_dispatch, next_look
@@ -28,12 +17,11 @@ from tandem_runtime.policy.queue import QueueFull, WaitingQueue
 from tandem_runtime.policy.waiting import Waiting
 from tandem_runtime.router.backlog import Backlog
 from tandem_runtime.router.board import PodBoard
+from tandem_runtime.router.connections import Connections
 from tandem_runtime.router.counters import Counters
 from tandem_runtime.router.draining import begin_drain
 from tandem_runtime.router.drains import Cause, Drains
-from tandem_runtime.router.endpoints import Address
 from tandem_runtime.router.flight import Flight
-from tandem_runtime.router.lanes import LaneLibrary, Lanes
 from tandem_runtime.router.link import PodLink
 from tandem_runtime.router.settings import RouterSettings
 
@@ -65,13 +53,12 @@ class RouterBackend:
         self._clock = clock
         self._flights: dict[str, Flight] = {}
         self._details: dict[str, dict[str, object]] = {}
-        self._tasks: dict[Address, asyncio.Task[None]] = {}
         self._no_pod_since: float | None = clock()
         self._pod_context_tokens: int | None = None
         self._wake: asyncio.TimerHandle | None = None
         self._pump_scheduled = False
         self._backlog = Backlog(clock())
-        self._lanes: LaneLibrary | None = None
+        self.connections = Connections(self.links, settings, self, self._backlog)
 
     # --- the front's side -------------------------------------------------------------------------------------
 
@@ -130,31 +117,9 @@ class RouterBackend:
 
     # --- pods -------------------------------------------------------------------------------------------------
 
-    def set_addresses(self, addresses: frozenset[Address]) -> None:
-        """The whole set of pods. One that is no longer in it is served as long as its connection holds."""
-        for address, link in self.links.items():
-            link.listed = address in addresses
-        for address in addresses:
-            task = self._tasks.get(address)
-            if task is None or task.done():
-                link = PodLink(address, self._hello, self._settings.links, self, lanes=self._lanes)
-                link.ping = self._backlog.ping
-                self.links[address] = link
-                self._tasks[address] = asyncio.get_running_loop().create_task(link.run())
-                self._tasks[address].add_done_callback(partial(self._forget, address, link))
-
-    def use_lanes(self, library: LaneLibrary) -> None:
-        """From the next Step on compiled code writes what is plain."""
-        self._lanes = library
-        for link in self.links.values():
-            link.lanes = Lanes(library)
-
     async def close(self) -> None:
         """Ends all connections."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.connections.close()
         if self._wake is not None:
             self._wake.cancel()
 
@@ -296,7 +261,7 @@ class RouterBackend:
             flight.prefill_link = self.board.link_of(pair.prefill)
             flight.prefill_link.prefilling.start(flight.submit.id, flight.tokens(), pair.prefill, now)
             self.board.sent(flight.prefill_link, flight.blocks)
-            peer = peer_of(flight.prefill_link)
+            peer = flight.prefill_link.prefill_peer()
         self.board.sent(link, flight.blocks)
         flight.way = pair.way
         flight.predicted_seconds = flight.predicted_seconds or pair.first_token_seconds
@@ -373,20 +338,3 @@ class RouterBackend:
         when = next_look(self.queue, self.fleet, now, self._no_pod_since)
         if when is not None:
             self._wake = asyncio.get_running_loop().call_later(max(0.0, when - now) + 0.001, self._pump)
-
-    def _hello(self) -> RouterHello:
-        """For one connection: the token may change while the router runs."""
-        settings = self._settings
-        return RouterHello(VERSION, settings.router_id, settings.incarnation, settings.token(), settings.revision)
-
-    def _forget(self, address: Address, link: PodLink, _: asyncio.Task[None]) -> None:
-        if self.links.get(address) is link:
-            del self.links[address]
-            self._tasks.pop(address, None)
-
-
-def peer_of(link: PodLink) -> PrefillPeer:
-    """Where a decode pod finds this prefill pod: the address that it says of itself."""
-    assert link.hello is not None
-    host = link.hello.address or link.address.host
-    return PrefillPeer(link.hello.pod, host, link.hello.kv_port, link.hello.incarnation)

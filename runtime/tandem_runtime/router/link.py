@@ -104,6 +104,13 @@ class PodLink:
         """The pod's name once it said so, else its address."""
         return self.hello.pod if self.hello else f"{self.address.host}:{self.address.port}"
 
+    def prefill_peer(self) -> wire.PrefillPeer:
+        """Where a decode pod finds this prefill pod: the address that it says of itself."""
+        assert self.hello is not None
+        return wire.PrefillPeer(
+            self.hello.pod, self.hello.address or self.address.host, self.hello.kv_port, self.hello.incarnation
+        )
+
     def send(self, message: wire.FromRouter) -> None:
         """To a lost pod: nothing happens, link_lost tells."""
         if self._connection is not None:

@@ -185,7 +185,7 @@ def test_of_damaged_frames_nothing_is_written_but_deltas_that_are_whole(
 async def test_streams_take_the_lane_and_nothing_of_it_is_left_when_they_end() -> None:
     pod = FakePod("a", token_seconds=0.003)
     async with running_router(pod) as router:
-        await eventually(lambda: router.app.backend._lanes is not None)
+        await eventually(lambda: router.app.backend.connections.lanes is not None)
         await router.stream_text(max_tokens=3)  # connections of the test's client stay
         before = len(os.listdir("/proc/self/fd"))
         [link] = router.app.backend.links.values()
@@ -208,7 +208,7 @@ async def test_without_a_compiler_python_writes_every_chunk() -> None:
 async def test_a_client_that_pauses_gets_every_token_in_order() -> None:
     pod = FakePod("a", max_context_tokens=100_000)
     async with running_router(pod) as router:
-        await eventually(lambda: router.app.backend._lanes is not None)
+        await eventually(lambda: router.app.backend.connections.lanes is not None)
         client = socket.socket()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(("127.0.0.1", router.app.http_port))
