@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from e2e.cluster.kwok import MARK, TOLERATION, FakeNode
+from e2e.node_labels import amd, gfd, gke, karpenter
 
 Json = dict[str, Any]
 NVIDIA = "nvidia.com/gpu"
@@ -32,50 +33,7 @@ class Kind:
             yield FakeNode(name, {**self.labels, **zone}, {self.resource: self.devices}, self.taints)
 
 
-def gfd(product: str, memory_mib: int, capability: str, family: str) -> dict[str, str]:
-    """What NVIDIA's GPU Feature Discovery writes."""
-    major, minor = capability.split(".")
-    return {
-        "nvidia.com/gpu.present": "true",
-        "nvidia.com/gpu.product": product,
-        "nvidia.com/gpu.memory": str(memory_mib),
-        "nvidia.com/gpu.compute.major": major,
-        "nvidia.com/gpu.compute.minor": minor,
-        "nvidia.com/gpu.family": family,
-        "nvidia.com/gpu.replicas": "1",
-        "nvidia.com/gpu.sharing-strategy": "none",
-        "nvidia.com/mig.strategy": "single",
-    }
-
-
-def gke(accelerator: str, machine: str, count: int) -> dict[str, str]:
-    """What GKE writes, where no labeller of NVIDIA runs."""
-    return {
-        "cloud.google.com/gke-accelerator": accelerator,
-        "cloud.google.com/gke-accelerator-count": str(count),
-        "cloud.google.com/gke-nodepool": accelerator,
-        "node.kubernetes.io/instance-type": machine,
-    }
-
-
-def karpenter(name: str, machine: str, count: int, memory_mib: int) -> dict[str, str]:
-    """What Karpenter writes on EKS."""
-    return {
-        "karpenter.k8s.aws/instance-gpu-manufacturer": "nvidia",
-        "karpenter.k8s.aws/instance-gpu-name": name,
-        "karpenter.k8s.aws/instance-gpu-count": str(count),
-        "karpenter.k8s.aws/instance-gpu-memory": str(memory_mib),
-        "karpenter.sh/capacity-type": "on-demand",
-        "node.kubernetes.io/instance-type": machine,
-    }
-
-
-AMD_MI300X = {
-    "amd.com/gpu.product-name": "AMD_Instinct_MI300X_OAM",
-    "amd.com/gpu.device-id": "74a1",
-    "amd.com/gpu.vram": "192G",
-    "amd.com/gpu.family": "AI",
-}
+AMD_MI300X = amd("amd.com", product_name="AMD_Instinct_MI300X_OAM", device_id="74a1", vram="192G", family="AI")
 GKE_TAINT = {"key": NVIDIA, "value": "present", "effect": "NoSchedule"}
 TEAM_TAINT = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
 """A habit on AKS; nobody here tolerates it."""

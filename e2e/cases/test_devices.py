@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from e2e.cases.fleet import SMALL, Json, deployment, devices_of, gfd, role_of, slo
+from e2e.cases.fleet import SMALL, Json, deployment, devices_of, role_of, slo
 from e2e.cluster.kwok import MARK
+from e2e.node_labels import gfd
 from e2e.stack import Stack, stream_chat, wait_until
 
 POOLS = ("prefill", "decode")

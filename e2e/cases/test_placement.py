@@ -11,13 +11,14 @@ import pytest
 from e2e.cases import fleet as plans
 from e2e.cases.fleet import KINDS, SMALL, Json, class_of, deployment, devices_of, role_of, slo
 from e2e.cluster.kwok import FakeNodes
+from e2e.node_labels import gfd
 from e2e.stack import Stack, wait_until
 
 POOLS = ("prefill", "decode")
 H100 = next(kind for kind in KINDS if kind.hardware_class == "h100-sxm")
 A100 = next(kind for kind in KINDS if kind.hardware_class == "a100-sxm4-80gb")
 H200 = next(kind for kind in KINDS if kind.hardware_class == "h200-sxm")
-ABSENT = plans.Kind("b300-sxm", 1, 8, plans.gfd("NVIDIA-B300-SXM6-AC", 275040, "10.3", "blackwell"))
+ABSENT = plans.Kind("b300-sxm", 1, 8, gfd("NVIDIA-B300-SXM6-AC", 275040, "10.3", "blackwell"))
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from tandem_operator.reconcile.errors import ApiError
 from tandem_operator.reconcile.hardware import HardwareReporter
 from tandem_operator.reconcile.world import Notice
 
+from e2e.node_labels import gfd
 from tests.operator.cluster.fake_source import FakeSource
-from tests.operator.placement.nodes import H100, gfd
+from tests.operator.placement.nodes import H100
 
 
 class FakeApi(FakeSource):

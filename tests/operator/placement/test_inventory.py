@@ -14,7 +14,8 @@ from tandem_operator.placement.catalogue import bundled, entries, manifest
 from tandem_operator.placement.facts import NodeFacts, PodFacts
 from tandem_operator.placement.inventory import Inventory
 
-from tests.operator.placement.nodes import A100, GB200, H100, L4, gfd, node, pod
+from e2e.node_labels import gfd
+from tests.operator.placement.nodes import A100, GB200, H100, L4, node, pod
 
 FEW = [bundled()[name] for name in ("h100-sxm", "a100-sxm4-80gb", "l4", "l40s", "gb200", "h200-sxm", "tpu-v5e")]
 

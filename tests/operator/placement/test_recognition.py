@@ -10,7 +10,8 @@ from tandem_operator.placement.labels import capability, is_device, whole_produc
 from tandem_operator.placement.recognition import Recognition, Recognizer
 from tandem_operator.placement.template import template
 
-from tests.operator.placement.nodes import A100, B200, GB200, H100, L4, amd, gfd
+from e2e.node_labels import amd, gfd
+from tests.operator.placement.nodes import A100, B200, GB200, H100, L4
 
 TYPE = "node.kubernetes.io/instance-type"
 GKE = "cloud.google.com/gke-accelerator"

@@ -11,7 +11,8 @@ from tandem_operator.placement.inventory import Inventory
 from tandem_operator.reconcile.hardware import HardwareReporter, status_of
 from tandem_operator.reconcile.world import Notice
 
-from tests.operator.placement.nodes import GB200, H100, gfd, node, pod
+from e2e.node_labels import gfd
+from tests.operator.placement.nodes import GB200, H100, node, pod
 
 EARLY, LATE = datetime(2030, 1, 1, tzinfo=UTC), datetime(2030, 1, 2, tzinfo=UTC)
 

@@ -7,7 +7,8 @@ from tandem_operator.placement.catalogue import bundled
 from tandem_operator.placement.inventory import Inventory
 from tandem_operator.telemetry.hardware import HardwareCollector
 
-from tests.operator.placement.nodes import gfd, node, pod
+from e2e.node_labels import gfd
+from tests.operator.placement.nodes import node, pod
 
 
 def test_a_scrape_tells_devices_fragmentation_and_strangers_of_classes_that_are_there() -> None:
