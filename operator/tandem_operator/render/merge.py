@@ -23,8 +23,6 @@ MERGE_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The patch merge keys of the Kubernetes API types that occur here; all other lists are replaced as a whole."""
 
-VOLUME_SOURCES_ARE_EXCLUSIVE: Final = "a volume has one source: an override of a volume replaces it"
-
 
 def merge(base: Any, override: Any, field: str = "") -> Any:
     """`override` merged into `base`; neither is changed. Raises ValueError when types do not match."""

@@ -1,4 +1,4 @@
-"""Services: one for clients, a headless one per pool, and the endpoint file that leads routers to the latter."""
+"""Services, and what pods read from files: who the others are, the token, how fast an emulated pod is."""
 
 from __future__ import annotations
 

@@ -61,7 +61,6 @@ def router_deployment(infd: InferenceDeployment, revision: str, image: str, sett
         settings=settings,
     )
     template["spec"]["terminationGracePeriodSeconds"] = settings.router_grace_seconds
-    template["spec"]["terminationGracePeriodSeconds"] = settings.router_grace_seconds
     container = template["spec"]["containers"][0]
     container["volumeMounts"].append({"name": "endpoints", "mountPath": ENDPOINTS_PATH, "readOnly": True})
     if linger:  # the API server refuses a sleep of 0 s
