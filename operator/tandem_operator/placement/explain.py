@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tandem_operator.performance.hardware import GIB
 from tandem_operator.performance.memory import MemoryPlan
 from tandem_operator.placement.candidates import Candidate, Refusal, Rejection
-from tandem_operator.placement.problem import Offer, Problem, Role
+from tandem_operator.placement.problem import Problem, Role
 from tandem_operator.placement.sizing import OBJECTIVE_SHARE
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def too_slow(what: str, seconds: float, objective_s: float, load: str) -> str:
     )
 
 
-def no_size(problem: Problem, role: Role, offer: Offer) -> str:
+def no_size(problem: Problem, role: Role) -> str:
     """When not a single tensor-parallel size is worth a look."""
     wish = problem.wish(role)
     size = wish.tensor_parallel

@@ -81,7 +81,7 @@ def find_prospects(problem: Problem, role: Role, quantization: Quantization) -> 
             for size, stages in sorted(staged, key=lambda pair: (pair[0] * pair[1], pair[1])):
                 _try(problem, role, offer, Candidate(offer.name, size, stages, quantization), found, rejected)
         if not sizes:
-            rejected.append(Rejection(offer.name, explain.no_size(problem, role, offer), None, quantization))
+            rejected.append(Rejection(offer.name, explain.no_size(problem, role), None, quantization))
     return Prospects(tuple(found), tuple(rejected))
 
 

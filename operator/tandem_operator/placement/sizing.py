@@ -54,7 +54,7 @@ def prefill_servers(busy: float, slack: float, miss: float) -> int:
             return servers
 
 
-def decode_sequences(c: Coefficients, tpot_s: float, context_tokens: float, stages: int = 1) -> int:
+def decode_sequences(c: Coefficients, tpot_s: float, context_tokens: float) -> int:
     """Sequences of `context_tokens` that one step may hold within `tpot_s`; 0: not even one."""
     per_sequence = c.decode.phi1_s + c.decode.phi2_s * context_tokens
     room = tpot_s - c.decode.phi0_s
