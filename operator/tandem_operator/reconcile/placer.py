@@ -159,11 +159,7 @@ class Placer:
         if not asked and before != NOWHERE:
             return self._kept(infd, before, why_not)
         if not asked:
-            why = why_not if known.shape is None else "no node has devices that a HardwareClass claims"
-            why = why if self._is_ready() or known.shape is None else "nodes are not known"
-            why = "gpus is 0" if forgoes_devices(infd) else why
-            why = "executor Torch runs Int8Dynamic on CPUs alone" if infd.rounds_on_cpu else why
-            return self._anywhere(infd, known, why)
+            return self._anywhere(infd, known, self._why_anywhere(infd, known))
         literal = {role: self._literal(infd, role, pool, record) for role, pool in asked.items()}
         made = Record(
             prefill=literal.get("prefill", before.prefill),
@@ -172,6 +168,18 @@ class Placer:
         )
         placing = self._kept(infd, made, "")
         return dataclasses.replace(placing, reason=Reason.AS_ASKED, message=f"as the spec says, unchecked: {why_not}")
+
+    def _why_anywhere(self, infd: InferenceDeployment, known: Known) -> str:
+        """The first reason that holds."""
+        if infd.rounds_on_cpu:
+            return "executor Torch runs Int8Dynamic on CPUs alone"
+        if forgoes_devices(infd):
+            return "gpus is 0"
+        if known.shape is None and known.why_not:
+            return known.why_not
+        if known.shape is None or not self._is_ready():
+            return "nodes are not known"
+        return "no node has devices that a HardwareClass claims"
 
     def _anywhere(self, infd: InferenceDeployment, known: Known, why: str) -> Placing:
         self._claim(infd, NOWHERE)

@@ -84,7 +84,8 @@ def role_state(observed: Observed, role: str, revision: str, blocked: Mapping[st
     problem = None if settled else refused_pods(deployment) or find_problem(pods)
     if problem and problem.reason == Reason.UNSCHEDULABLE and role in blocked and lacks_devices(problem):
         problem = Problem(Reason.WAITING_FOR_CAPACITY, f"{blocked[role]}; {problem.message}")
-    revision = router_revision(deployment) or revision if role == "router" else revision
+    if role == "router":
+        revision = router_revision(deployment) or revision
     return RoleState(role, revision, ready, want, is_available(deployment), problem)
 
 
@@ -119,7 +120,7 @@ def _ready(serving: list[RoleState], available: list[Statement], progress: State
     serves = f" (it goes on serving with {summary})" if all(state.ready for state in serving) else ""
     broken = [one for state, one in zip(serving, available, strict=True) if not one.status and state.problem]
     lacking = [one for one in available if not one.status]
-    for first in [*broken, *lacking]:
+    if first := next(iter([*broken, *lacking]), None):
         return Statement(c.READY, False, first.reason, first.message + serves)
     if progress.reason != Reason.ROLLOUT_COMPLETE:
         return Statement(c.READY, False, progress.reason, progress.message)
