@@ -25,8 +25,8 @@ def warm_up(
     deadline = clock() + MOST_SECONDS
     short = min(capacity.page_tokens, capacity.max_context_tokens) - 1
     room = min(capacity.max_context_tokens, capacity.pages * capacity.page_tokens)
-    for number, (sequences, tokens) in enumerate((ROUNDS[0], *ROUNDS)):
-        count, tokens = min(sequences, capacity.max_sequences, capacity.pages), min(tokens, room)
+    for number, (most_sequences, most_tokens) in enumerate((ROUNDS[0], *ROUNDS)):
+        count, tokens = min(most_sequences, capacity.max_sequences, capacity.pages), min(most_tokens, room)
         if short < 1 or clock() >= deadline:
             return
         chunk = executor.execute(Plan([_step(capacity, 0, 0, tokens)]))
