@@ -22,6 +22,8 @@ from tandem_operator.simulation.workload import Synthetic
 
 STARTUP_PARTS = (0.05, 0.15, 0.65, 0.15)
 """Node, image, weights and warm-up as shares of a start-up that is given as one number."""
+GENERATED_MINUTES = 30.0
+"""Of a generated load whose length nobody gives."""
 
 
 def add_scenario_options(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +38,12 @@ def add_scenario_options(parser: argparse.ArgumentParser) -> None:
     load.add_argument(
         "--from-minute", type=float, default=0.0, metavar="N", help="of a trace: what is before is left out"
     )
-    load.add_argument("--minutes", type=float, metavar="N", help="length (default: 30 generated, a trace to its end)")
+    load.add_argument(
+        "--minutes",
+        type=float,
+        metavar="N",
+        help=f"length (default: {GENERATED_MINUTES:g} generated, a trace to its end)",
+    )
     load.add_argument("--lengths", metavar="IN/OUT", help="tokens of prompts and answers (default: those of chat)")
     load.add_argument("--burstiness", type=float, default=1.0, metavar="CV", help="of gaps; 1 is Poisson (default)")
     load.add_argument("--scale", type=float, default=1.0, metavar="X", help="of a trace: X times its requests")
@@ -87,7 +94,8 @@ def _traced(options: argparse.Namespace) -> Scenario:
 
 
 def _generated(options: argparse.Namespace) -> Scenario:
-    rate, minutes = _positive(options.rate, "--rate"), _positive(options.minutes or 30.0, "--minutes")
+    rate = _positive(options.rate, "--rate")
+    minutes = GENERATED_MINUTES if options.minutes is None else _positive(options.minutes, "--minutes")
     lengths: Lengths = CHAT
     if options.lengths:
         lengths = Fixed(*_pair(options.lengths, "/", "--lengths"))
