@@ -74,6 +74,12 @@ class LoopSettings:
     progress_seconds: float = 15.0
     """Look again while pods start: their events come anyway, this covers a missed one."""
 
+    collect_seconds: float = 2.0
+    """Look again while Kubernetes collects the children of a deleted namesake, a matter of seconds."""
+
+    conflict_seconds: float = 1.0
+    """Look again when somebody wrote between read and repair."""
+
     stuck_seconds: float = 360.0
     """A run that takes longer than this makes /healthz fail: the loop hangs. Requests end after 30 s each."""
 

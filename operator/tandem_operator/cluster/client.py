@@ -41,10 +41,15 @@ RESOURCES: Final = {
 log = logging.getLogger(__name__)
 
 
+def in_cluster() -> bool:
+    """Whether this is a pod that asks the API server of its own cluster."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ
+
+
 async def load_configuration() -> Configuration:
     """In a pod its ServiceAccount, else $KUBECONFIG or ~/.kube/config."""
     configuration = Configuration()
-    if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+    if in_cluster():
         config.load_incluster_config(client_configuration=configuration)
     else:
         await config.load_kube_config(client_configuration=configuration, persist_config=False)

@@ -21,6 +21,8 @@ from tandem_operator.reconcile.errors import ApiError
 PAGE_SIZE: Final = 500
 BREATH: Final = 100
 """Items after which other tasks get their turn: some 10 ms of work."""
+LATE_SECONDS: Final = 30.0
+"""Of silence beyond the time for which a watch was asked; then it is dead."""
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +142,7 @@ async def _watch(source: Source, feed: Feed[Any], version: str, settings: Invent
         "allowWatchBookmarks": "true",
         "timeoutSeconds": str(settings.watch_seconds),
     }
-    lines = source.watch_lines(feed.kind, feed.namespace, query, settings.watch_seconds + 30)
+    lines = source.watch_lines(feed.kind, feed.namespace, query, settings.watch_seconds + LATE_SECONDS)
     async for line in lines:
         event = msgspec.json.decode(line, type=Event)
         if event.type == "ERROR":

@@ -25,9 +25,8 @@ CHILDREN: Final = (
 def make_settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.peering.standalone = True  # the Lease decides, not peering
-    settings.scanning.disabled = (
-        True  # else it lists CRDs and namespaces, which takes rights and up to 54 s without them
-    )
+    # Else it lists CRDs and namespaces, which takes rights, and up to 54 s without them.
+    settings.scanning.disabled = True
     settings.posting.enabled = False  # we write our own Events
     settings.watching.chunk_size = 500  # a fifth of the memory at 20,000 objects, together with the next line
     settings.queueing.idle_timeout = 0.2

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from tandem_operator.api.hardware_class import KIND, HardwareClass, parse_hardware_class
-from tandem_operator.cluster.client import KubernetesClient, load_configuration
+from tandem_operator.cluster.client import KubernetesClient, in_cluster, load_configuration
 from tandem_operator.cluster.feed import Feed, Source, read_once
 from tandem_operator.cluster.hardware import BOUND_PODS
 from tandem_operator.cluster.objects import ClassObject, Node, Pod, class_body, node_facts, pod_facts
@@ -36,10 +36,6 @@ async def survey_cluster() -> tuple[Inventory, dict[str, str]]:
         raise Unread(f"the cluster is not read: {error}") from error
     finally:
         await client.close()
-
-
-def in_cluster() -> bool:
-    return "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ
 
 
 def kubeconfig_files() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from tandem_runtime.contracts.names import LABEL_ROLE
 
@@ -19,7 +20,9 @@ from tandem_operator.reconcile.record import read_record
 from tandem_operator.reconcile.wishes import is_asked
 from tandem_operator.render.hardware import ANY_NODE
 
-UNWATCHED = Placing(ANY_NODE, Reason.ANY_NODE, "pods run on any node: this operator does not watch nodes")
+LISTING_SECONDS: Final = 1.0
+"""Between looks while nodes are being listed; how long that may go on is a setting of the inventory."""
+UNWATCHED: Final = Placing(ANY_NODE, Reason.ANY_NODE, "pods run on any node: this operator does not watch nodes")
 
 
 class PlacementStep:
@@ -50,7 +53,7 @@ class PlacementStep:
         known = await self._models.known(infd)
         matters = known.shape is not None or any(is_asked(getattr(infd.spec, role)) for role in ROLES)
         if matters and self._is_starting():
-            raise Waiting("nodes are being listed", 1.0)
+            raise Waiting("nodes are being listed", LISTING_SECONDS)
         pods = {role: [pod for pod in observed.pods if label(pod, LABEL_ROLE) == role] for role in ROLES}
         settled = [role for role in ROLES if any(map(is_on_a_node, pods[role]))]
         stuck = [role for role in ROLES if any(map(finds_no_node, pods[role]))]

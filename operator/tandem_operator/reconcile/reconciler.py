@@ -227,9 +227,8 @@ class Reconciler:
             return live
         owners = live["metadata"].get("ownerReferences") or []
         if any(owner.get("kind") == names.KIND and owner.get("name") == infd.name for owner in owners):
-            raise Waiting(
-                f"{kind} {name} belongs to a deleted {names.KIND} of the same name and is being collected", 2.0
-            )
+            why = f"{kind} {name} belongs to a deleted {names.KIND} of the same name and is being collected"
+            raise Waiting(why, self._settings.loop.collect_seconds)
         raise Invalid(
             Reason.NAME_TAKEN,
             f"{kind} {name} exists and does not belong to this {names.KIND}; delete it or choose another metadata.name",
@@ -241,7 +240,8 @@ class Reconciler:
             await self._cluster.patch_json(child["kind"], metadata["namespace"], metadata["name"], patch)
         except ApiError as error:
             if error.refused:  # its test of the resourceVersion failed
-                raise Waiting(f"{child['kind']} {metadata['name']} changed between read and repair", 1.0) from error
+                why = f"{child['kind']} {metadata['name']} changed between read and repair"
+                raise Waiting(why, self._settings.loop.conflict_seconds) from error
             raise
 
     async def _write(self, want: Object) -> None:
