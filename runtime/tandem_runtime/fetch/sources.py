@@ -177,8 +177,3 @@ class _Sibling(msgspec.Struct):
 class _HubAnswer(msgspec.Struct):
     siblings: list[_Sibling]
     sha: str | None = None
-
-
-def known_bytes(files: list[RemoteFile]) -> int:
-    """Sum of the sizes that are known."""
-    return sum([file.size_bytes or 0 for file in files])

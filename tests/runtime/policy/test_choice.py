@@ -17,7 +17,6 @@ from tandem_runtime.policy.waiting import Waiting
 
 H100 = read_coefficients("h100-sxm")
 A100 = read_coefficients("a100-sxm4-80gb")
-NO_AVOID: frozenset[str] = frozenset()
 
 
 def pod(name: str, role: str = "decode", **facts: object) -> PodSnapshot:

@@ -20,10 +20,6 @@ async def events_of(stream: AsyncIterator[str]) -> list[str]:
     return [event async for event in stream]
 
 
-def port_of(pod: FakePod) -> int:
-    return int(pod.address.split(":")[1])
-
-
 async def hand_back(pod: FakePod) -> None:
     """What a pod does at the end of its drain: its requests go back, and it ends."""
     pod.ready, pod.draining = False, True
