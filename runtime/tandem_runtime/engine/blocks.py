@@ -83,13 +83,6 @@ class BlockPool:
         self._references[page] = 1
         return page
 
-    def retain(self, pages: Iterable[int]) -> None:
-        """One more holder. Raises ValueError for a page that nobody holds: its content is not defined."""
-        for page in pages:
-            if self._references[page] < 1:
-                raise ValueError(f"page {page} is free and cannot be shared")
-            self._references[page] += 1
-
     def release(self, pages: Sequence[int]) -> None:
         """One holder less; the last one frees the page. Raises ValueError for a page that is free already.
 
@@ -118,7 +111,7 @@ class BlockPool:
         return self._by_hash.get(digest)
 
     def take(self, pages: Iterable[int]) -> None:
-        """One more holder of pages that `match` gave, free ones included."""
+        """One more holder of pages that are held or that `match` gave. Raises ValueError for any other."""
         for page in pages:
             if self._references[page] == 0:
                 if self._hashes[page] is None:

@@ -46,7 +46,7 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(target=holders, pages=holders)
     def share(self, pages: list[int]) -> list[int]:
         copy = list(pages)
-        self.pool.retain(copy)
+        self.pool.take(copy)
         self.held.append(copy)
         return copy
 
@@ -101,7 +101,7 @@ def test_a_double_release_is_an_error_and_changes_nothing_else() -> None:
     with pytest.raises(ValueError, match="released twice"):
         pool.release(pages)
     with pytest.raises(ValueError, match="is free"):
-        pool.retain(pages)
+        pool.take(pages)
     assert pool.free == 2
 
 
