@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from tandem_runtime.contracts.coefficients import Coefficients
@@ -80,7 +81,7 @@ class Pod:
         self.promised_tokens = 0
         """KV of requests that were taken and that the engine has not told of yet."""
         self.cancelled = 0
-        self.failures: dict[str, int] = {}
+        self.failures: Counter[str] = Counter()
         self.touched: list[Session] = []
         self.changed = asyncio.Event()
         self._sessions: set[Session] = set()
@@ -164,7 +165,7 @@ class Pod:
         refusal = self._refusal(submit)
         if refusal is not None:
             reason, message, retryable = refusal
-            self.failures[reason] = self.failures.get(reason, 0) + 1
+            self.failures[reason] += 1
             reply(Failed(submit.id, submit.attempt, reason.value, message, retryable))
             return None
         try:
@@ -182,7 +183,7 @@ class Pod:
 
     def turn_away(self, reason: Reason) -> None:
         """Counts a request that its router should not have sent."""
-        self.failures[reason] = self.failures.get(reason, 0) + 1
+        self.failures[reason] += 1
 
     def _refusal(self, submit: Submit) -> tuple[Reason, str, bool] | None:
         if self.draining:
@@ -196,7 +197,7 @@ class Pod:
     def _count_failures(self, reply: Reply) -> Reply:
         def counted(message: Delta | Failed) -> None:
             if isinstance(message, Failed):
-                self.failures[message.reason] = self.failures.get(message.reason, 0) + 1
+                self.failures[message.reason] += 1
             reply(message)
 
         return counted

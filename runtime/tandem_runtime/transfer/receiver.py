@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from dataclasses import dataclass
 
 from tandem_runtime.contracts import kv_protocol as kv
@@ -45,9 +46,9 @@ class KvReceiver:
         self.identity, self.stats = identity, stats
         self.links = LinkTable()
         """By HOST:PORT."""
-        self.fallbacks: dict[str, int] = {}
+        self.fallbacks: Counter[str] = Counter()
         """Why prompts were computed here after all -> how often."""
-        self.retries: dict[str, int] = {}
+        self.retries: Counter[str] = Counter()
         """Why a second prefill pod was asked -> how often."""
         self._handed_bytes = 0
         self._batch: list[RemotePage] = []
@@ -92,7 +93,7 @@ class KvReceiver:
             return
         if not self._stopped and fetch.pull.retry(self._others(attempt), self._now()):
             self.stats.retries += 1
-            self.retries[reason] = self.retries.get(reason, 0) + 1
+            self.retries[reason] += 1
             log.warning("request %s asks another pod: %s (%s)", attempt.key[0], reason, attempt.peer.pod)
             self.fetch(fetch.pull)
             return
@@ -109,7 +110,7 @@ class KvReceiver:
 
     def _count_fallback(self, fetch: Fetch, reason: str) -> None:
         self.stats.fallbacks += 1
-        self.fallbacks[reason] = self.fallbacks.get(reason, 0) + 1
+        self.fallbacks[reason] += 1
         peers = ", ".join(peer.pod for peer in fetch.pull.tried)
         log.warning("request %s computes its prompt here: %s (%s)", fetch.attempt.key[0], reason, peers)
 
