@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from tandem_operator.cli.settings_check import refuse_nonsense
 from tandem_operator.scaling.observation import Warmth
 from tandem_operator.scaling.settings import Settings
 from tandem_operator.simulation.arrivals import Steps
@@ -123,9 +124,11 @@ def changed_settings(before: Settings, path: str) -> Settings:
         raise ValueError(f"{path} holds no fields; write for instance: prefill: {{max_replicas: 12}}")
     merged = _merge(msgspec.to_builtins(before), given, path, "")
     try:
-        return msgspec.convert(merged, Settings)
+        changed = msgspec.convert(merged, Settings)
     except msgspec.ValidationError as error:
         raise ValueError(f"{path}: {error}") from error
+    refuse_nonsense(changed, path)
+    return changed
 
 
 def _merge(before: dict[str, Any], given: dict[str, Any], path: str, place: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from tandem_operator.cli.scenario_options import add_scenario_options, chosen_scenario
+from tandem_operator.cli.settings_check import refuse_nonsense
 from tandem_operator.scaling.decision import Record
 from tandem_operator.simulation.contestants import contestant, names
 from tandem_operator.simulation.oracles.clairvoyant import Clairvoyant, clairvoyant
@@ -177,6 +178,7 @@ def _replay(path: str) -> int:
     with open(path, "rb") as file:
         for record in read_records(file):
             count += 1
+            refuse_nonsense(record.settings, f"settings of the record at {record.time:.1f} s")
             found = differences(record)
             if found:
                 differing += 1

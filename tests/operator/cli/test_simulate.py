@@ -106,6 +106,16 @@ def test_wrong_input_gets_a_sentence(arguments: list[str], says: str, capsys: py
         ("prefill: {replica: 1}", "prefill has no field 'replica'; it has coefficients, replicas"),
         ("prefill: {max_replicas: many}", "Expected `int`, got `str` - at `$.prefill.max_replicas`"),
         ("\udc80", "is no text file"),
+        ("objectives: []", "objectives is empty"),
+        ("objectives: [{tpot_s: 0}]", "objectives[0].tpot_s is 0; give seconds above 0"),
+        ("objectives: [{attainment: 99}]", "objectives[0].attainment is 99; it is a share"),
+        ("prefill: {max_replicas: -3}", "prefill.max_replicas is -3; give 1 or more"),
+        ("decode: {min_replicas: 5, max_replicas: 2}", "decode.max_replicas is 2; give 5 or more"),
+        ("prefill: {replicas: 0}", "prefill.replicas is 0; a fixed pool has 1 or more"),
+        ("budget_gpus: -1", "budget_gpus is -1; give 0 or more"),
+        ("min_ratio: .nan", "min_ratio is nan"),
+        ("min_ratio: 3\nmax_ratio: 2", "min_ratio 3 is above max_ratio 2"),
+        ("decode: {coefficients: {decode: {phi0_s: 0, phi1_s: 0}}}", "decode.coefficients.decode makes steps free"),
     ],
 )
 def test_wrong_settings_are_refused_by_field(
@@ -114,7 +124,9 @@ def test_wrong_settings_are_refused_by_field(
     file = tmp_path / "settings.yaml"
     file.write_bytes(content.encode(errors="surrogateescape"))
     assert main([*SHORT, "--settings", str(file)]) == 1
-    assert says in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert says in said
+    assert len(said.splitlines()) == 1
 
 
 def test_an_empty_or_broken_record_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,3 +137,14 @@ def test_an_empty_or_broken_record_file_is_refused(tmp_path: Path, capsys: pytes
     file.write_text("{")
     assert main(["simulate", "--replay", str(file)]) == 1
     assert "line 1 is no decision record" in capsys.readouterr().err
+
+
+def test_a_record_whose_settings_make_no_sense_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = tmp_path / "records.jsonl"
+    assert main(["simulate", "--rate", "1", "--minutes", "0.1", "--record", str(records)]) == 0
+    record = json.loads(records.read_text().splitlines()[0])
+    record["settings"]["objectives"] = []
+    records.write_text(json.dumps(record))
+    capsys.readouterr()
+    assert main(["simulate", "--replay", str(records)]) == 1
+    assert "settings of the record at 0.0 s: objectives is empty" in capsys.readouterr().err
