@@ -113,3 +113,32 @@ def test_pods_that_do_not_tell_what_they_do_are_not_idle() -> None:
     story.pods_tell = True
     story.run(60, 0.0)
     assert story.targets == Targets(0, 0)
+
+
+SILENCE = st.tuples(st.booleans(), st.booleans(), st.booleans(), st.sampled_from([0.0, 5.0, 40.0, 300.0]))
+
+
+@given(st.lists(SILENCE, min_size=2, max_size=4), st.booleans())
+@settings(max_examples=8, deadline=None)
+def test_whatever_falls_silent_and_when_nothing_is_removed_that_is_not_seen(
+    parts: list[tuple[bool, bool, bool, float]], flips: bool
+) -> None:
+    """Routers, pods, the list of pods, in any order and together; lengths turn and a budget binds meanwhile."""
+    chosen = make_settings(budget_gpus=14, role_flip=flips)
+    story = Story(chosen, prefill=5, decode=5, startup_s=30.0, tick_s=5.0).run(120, 100.0)
+    story.tick_s = 10.0
+    heard = [story.now] * 3
+    for *tells, rate in parts:
+        story.router_tells, story.pods_tell, listed = tells
+
+        def garble(seen: Observation, at: float = heard[2], listed: bool = listed) -> Observation:
+            return seen if listed else msgspec.structs.replace(seen, pods_at=at)
+
+        story.garble = garble
+        for _ in range(25):
+            before = story.targets
+            story.run(10.0, rate, *((8000, 50) if rate > 100 else (500, 900)), running=40)
+            heard = [story.now if now else at for now, at in zip(tells, heard, strict=True)]
+            if min(heard) < story.now - LAW.fresh_s:
+                assert story.targets.prefill >= before.prefill
+                assert story.targets.decode >= before.decode
