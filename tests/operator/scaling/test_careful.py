@@ -142,3 +142,32 @@ def test_whatever_falls_silent_and_when_nothing_is_removed_that_is_not_seen(
             if min(heard) < story.now - LAW.fresh_s:
                 assert story.targets.prefill >= before.prefill
                 assert story.targets.decode >= before.decode
+
+
+NOT_LOOKED = "a router's mark older than slow_s is dropped, and what it counted since is read as no load"
+
+
+@pytest.mark.xfail(strict=True, reason=NOT_LOOKED)
+@pytest.mark.parametrize("away", ["Frozen", "nobody decides"])
+def test_minutes_without_a_look_are_no_minutes_without_load(away: str) -> None:
+    story = Story(prefill=6, decode=5, startup_s=60.0, tick_s=5.0).run(300, 120.0)
+    before, state = story.targets, story.state
+    story.settings = make_settings(mode="Frozen")
+    story.run(400, 120.0)
+    if away != "Frozen":
+        story.state = state
+    story.settings = make_settings()
+    story.run(5, 120.0)
+    assert story.targets.prefill >= before.prefill - 1
+    assert story.targets.decode >= before.decode - 1
+
+
+@pytest.mark.xfail(strict=True, reason=NOT_LOOKED)
+def test_requests_that_came_while_nobody_looked_keep_a_fleet_awake() -> None:
+    story = Story(make_settings(scale_to_zero=True, idle_after_s=600.0), tick_s=5.0).run(60, 1.0)
+    state = story.state
+    story.settings = make_settings(mode="Frozen")
+    story.run(650, 1.0)
+    story.state, story.settings = state, make_settings(scale_to_zero=True, idle_after_s=600.0)
+    story.run(5, 0.0)
+    assert story.targets == Targets(1, 1)
