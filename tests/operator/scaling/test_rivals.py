@@ -10,7 +10,7 @@ from tandem_operator.scaling.couple import gpus_of
 from tandem_operator.scaling.decision import Targets
 from tandem_operator.scaling.observation import ClassCounters, Observation
 
-from tests.operator.scaling.story import Story, reversals, settings, waiting
+from tests.operator.scaling.story import LARGE, Story, reversals, settings, waiting
 
 
 def test_two_replicas_that_share_a_constant_load_are_not_taken_apart_and_put_together_again() -> None:
@@ -30,6 +30,10 @@ def test_one_long_prompt_does_not_hold_replicas_for_ever() -> None:
     story.run(1500, 0.2)
     assert during <= 2
     assert story.targets == Targets(1, 1)
+    held = Story(prefill=2, decode=2, startup_s=60.0).run(300, 2.0).run(2, 0.5, prompt=120_000)
+    held.tick_s = 10.0
+    held.run(1500, 0.2)
+    assert held.targets == Targets(1, 1)
 
 
 def test_a_burst_that_waits_for_prefill_scales_prefill_although_no_kv_is_used() -> None:
@@ -37,6 +41,16 @@ def test_a_burst_that_waits_for_prefill_scales_prefill_although_no_kv_is_used() 
     story = Story(startup_s=60.0).run(200, 10.0, output=5).run(10, 120.0, output=5, queue=waiting(900, -1.0))
     assert story.targets.prefill >= 5
     assert story.targets.decode <= 2
+
+
+def test_a_queue_that_can_still_be_saved_grows_prefill_at_the_same_rate_of_arrivals() -> None:
+    """dynamo#10528 once more: what waited was not looked at. Pods that start in 3 s are in time for who has 20 s."""
+    chosen = settings(msgspec.structs.replace(LARGE, load_s=3.0))
+    calm = Story(chosen, prefill=2, decode=2, startup_s=3.0).run(200, 10.0, output=5)
+    before = calm.targets
+    piled = calm.run(20, 10.0, output=5, queue=waiting(3000, 20.0))
+    assert piled.targets.prefill >= before.prefill + 3
+    assert piled.targets.decode <= 2
 
 
 def test_load_that_is_nearly_all_prefill_grows_prefill_alone() -> None:
@@ -90,6 +104,8 @@ def test_a_target_is_a_number_of_pods_however_many_there_are() -> None:
     few = Story(prefill=1, decode=1, startup_s=20.0).run(600, 100.0)
     many = Story(prefill=9, decode=9, startup_s=20.0).run(600, 100.0)
     assert few.decisions[-1].explanation.wanted == many.decisions[-1].explanation.wanted
+    assert few.targets.prefill <= 6  # 100 prompts/s keep 3.8 pods busy
+    assert few.targets.decode <= 5
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0])
