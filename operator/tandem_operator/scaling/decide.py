@@ -25,12 +25,16 @@ from tandem_operator.scaling.pools import Need, capacity_per_s, need, share_of_l
 from tandem_operator.scaling.sanitise import sanitise
 from tandem_operator.scaling.settings import Settings
 from tandem_operator.scaling.signals import Reading
-from tandem_operator.scaling.state import State
+from tandem_operator.scaling.state import State, after_clock
 
 
 def decide(settings: Settings, state: State, observation: Observation, now: float) -> Decision:
-    """Targets for both pools, the next state, and why. `now`: seconds, of the clock of the observation."""
+    """Targets for both pools, the next state, and why. `now`: seconds, of the clock of the observation.
+
+    The first answer begins with the pods of the observation: the list must have been read by then.
+    """
     observation = sanitise(observation)
+    state = after_clock(state, now, settings.law)
     ready = _count(observation, "prefill", True), _count(observation, "decode", True)
     current = state.targets or Targets(_count(observation, "prefill", False), _count(observation, "decode", False))
     if settings.mode == "Frozen":
@@ -135,9 +139,10 @@ def _wanted(
     zero = Targets(0, 0)
     idle = now - state.arrived_at if state.arrived_at is not None else 0.0
     blind = reading.blind("prefill", observation.pods) or reading.blind("decode", observation.pods)
-    if settings.scale_to_zero and idle >= settings.idle_after_s and (not blind or current == zero):
+    sleeps = settings.scale_to_zero and settings.prefill.replicas is None and settings.decode.replicas is None
+    if sleeps and idle >= settings.idle_after_s and (not blind or current == zero):
         return zero, (zero, zero), (f"nothing came for {idle:.0f} s and every router says so",)
-    if settings.scale_to_zero and current == zero and not reading.active:
+    if sleeps and current == zero and not reading.active:
         return zero, (zero, zero), ("asleep until a request comes",)
     if not demand.known:
         stay = within_bounds(settings, current)

@@ -39,13 +39,14 @@ def step(
 
     `return_s`: a burst may be back so long after the last; sizes of that time count for every removal.
     `frozen_by`: why nothing may be removed now, "" when it may. `load`: requests/s.
-    The size moves up at most to `up`, down at most to the first of `down`.
+    The size moves up at most to `up`, down at most to the first of `down`. A hold in which nobody looked for a minute
+    begins anew.
     """
     near, far = max(up, down[0]), max(up, *down)
     memory = msgspec.structs.replace(memory, ups=(*memory.ups, up > current)[-law.up_ticks - 1 :])
     if up > current and (panic or sum(memory.ups) >= law.up_ticks):
         return Step(up, _grown(memory, up, load, now, law))
-    begun = bool(memory.peaks) and not frozen_by
+    begun = bool(memory.peaks) and now - memory.peaks[-1][0] <= law.missing_s and not frozen_by
     long_s = max(hold_s * law.patience, law.patience_floor_s * memory.hold_factor, return_s)
     hold_s = max(hold_s, return_s)
     memory = msgspec.structs.replace(

@@ -22,12 +22,13 @@ def perceive(settings: Settings, state: State, observation: Observation, now: fl
     reading = read(taken, pods, observation, now, law)
     starts = learn_startups(state, observation, now)
     noise = state.noise
-    if taken.seen is not None and state.seen is not None and taken.seen > state.seen:
+    unseen_s = taken.seen - state.seen if taken.seen is not None and state.seen is not None else 0.0
+    if taken.seen is not None and state.seen is not None and 0 < unseen_s <= law.missing_s:
         noise = learn_noise(noise, taken.bins, state.seen, taken.seen, law)
     learned, pods = learn_coefficients(state, observation, pods, settings, now)
     output_mean, output_square = learn_output(state, taken.added)
     arrived_at = now if reading.active or state.arrived_at is None else state.arrived_at
-    if reading.load_quality != "Fresh":
+    if reading.load_quality != "Fresh" or unseen_s > law.missing_s:
         arrived_at = now
     state = msgspec.structs.replace(
         state,

@@ -119,16 +119,21 @@ class Taken(msgspec.Struct):
 
 
 def take_routers(state: State, observation: Observation, now: float, law: Law) -> Taken:
-    """Adds up what each router counted since its last account; each difference is spread over the time it took."""
+    """Adds up what each router counted since its last account; each difference is spread over the time it took.
+
+    However long that was: what nobody looked at was not idle. Time that no difference tells of is not covered.
+    """
     marks = {name: mark for name, mark in state.routers.items() if now - mark.at <= max(law.missing_s, law.slow_s)}
     bins = state.bins
     mixes = dict(state.mixes)
     total = Sums()
+    told = False
     for router in observation.routers:
-        old = marks.get(router.router)
+        old = state.routers.get(router.router)
         new, added = _take_one(router, old, state, mixes, now)
         marks[router.router] = new
         if added is not None and old is not None and new.at > old.at:
+            told = True
             total = total.plus(added)
             bins = spread(bins, added, old.at, new.at, law)
     ages = [mark.at for mark in marks.values() if not mark.suspect]
@@ -136,7 +141,8 @@ def take_routers(state: State, observation: Observation, now: float, law: Law) -
         return Taken(marks, mixes, bins, state.since, state.seen)
     newest = max(ages)
     seen = max(min(at for at in ages if at >= newest - law.fast_s), state.seen or -math.inf)
-    since = seen if state.since is None else state.since
+    untold = state.seen is not None and seen - state.seen > law.missing_s and not told
+    since = seen if state.since is None or untold else state.since
     return Taken(marks, mixes, bins, since, seen, total)
 
 

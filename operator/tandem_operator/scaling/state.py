@@ -6,6 +6,7 @@ import msgspec
 
 from tandem_operator.performance.calibration import Calibration
 from tandem_operator.scaling.decision import Targets
+from tandem_operator.scaling.law import Law
 from tandem_operator.scaling.observation import ClassCounters
 
 
@@ -163,3 +164,24 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     panic_until: float = 0.0
     arrived_at: float | None = None
     """When something last arrived, waited or ran; from its age zero is proven."""
+
+
+def after_clock(state: State, now: float, law: Law) -> State:
+    """Without its times if the clock went back by a minute or more, as after another boot: they would never pass.
+
+    What was learned stays; what was seen, held or feared is seen anew.
+    """
+    if state.seen is None or state.seen <= now + law.missing_s:
+        return state
+    return State(
+        targets=state.targets,
+        mixes=state.mixes,
+        started={warmth: msgspec.structs.replace(known, last=0.0) for warmth, known in state.started.items()},
+        growth=state.growth,
+        noise=state.noise,
+        output_tokens_mean=state.output_tokens_mean,
+        output_square_mean=state.output_square_mean,
+        held_tokens=state.held_tokens,
+        learned=state.learned,
+        season=msgspec.structs.replace(state.season, slot=-1, due=()),
+    )
