@@ -89,7 +89,8 @@ def _needs(demand: Demand, settings: Settings, state: State) -> tuple[Need, Need
         prefill,
         decode,
         steady_per_s=demand.now_per_s,
-        burst_per_s=demand.plan_per_s + backlog,
+        burst_per_s=demand.plan_per_s,
+        backlog_per_s=backlog,
     )
     noise = law.shrink_sigmas * math.sqrt(demand.now_per_s * min(demand.dispersion_long, NOISE_MOST) / law.medium_s)
     near, far = (
@@ -99,7 +100,8 @@ def _needs(demand: Demand, settings: Settings, state: State) -> tuple[Need, Need
             prefill,
             decode,
             steady_per_s=rate,
-            burst_per_s=max(rate * demand.growth, demand.plan_per_s) + backlog,
+            burst_per_s=max(rate * demand.growth, demand.plan_per_s),
+            backlog_per_s=backlog,
             tail=law.shrink_tail,
             helped=law.shrink_flexible,
         )

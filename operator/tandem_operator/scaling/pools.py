@@ -52,27 +52,36 @@ def need(
     *,
     steady_per_s: float,
     burst_per_s: float,
+    backlog_per_s: float,
     tail: float = 1.0,
     helped: float = 1.0,
 ) -> Need:
-    """`tail`: share of the allowed misses that may be used. `helped`: share of convertible capacity that counts."""
+    """`tail`: share of the allowed misses that may be used. `helped`: share of convertible capacity that counts.
+
+    The pool can bear what waits without convertible decoders: more of them come with more load, and a pool that left
+    the backlog to them would shrink as load grows.
+    """
     law, mix, target = settings.law, demand.mix, demand.target
     batch = fullest_batch(decode, mix, target.tpot_s, law)
     prefill_miss = target.miss * law.prefill_miss_share * tail
     decode_miss = target.miss * law.decode_miss_share * tail
     first_step = batch.step_s
     steady = prefill_load(steady_per_s, mix, target, prefill, demand, first_step, law)
-    burst = prefill_load(burst_per_s, mix, target, prefill, demand, first_step, law)
+    total_per_s = burst_per_s + backlog_per_s
+    burst = prefill_load(total_per_s, mix, target, prefill, demand, first_step, law)
     dispersion = min(demand.dispersion_long, DISPERSION_CAP)
     least = max(demand.flow_per_s, _piled_up(demand, batch, steady_per_s) / batch.step_s)
-    held = decode_load(burst_per_s, least, mix, batch, burst.wait_s, dispersion)
-    by_link = link_pods(burst_per_s, mix, prefill, law)
-    d = max(decode_pods(held, decode_miss), link_pods(burst_per_s, mix, decode, law))
+    held = decode_load(total_per_s, least, mix, batch, burst.wait_s, dispersion)
+    by_link = link_pods(total_per_s, mix, prefill, law)
+    d = max(decode_pods(held, decode_miss), link_pods(total_per_s, mix, decode, law))
     flexible = 0.0
     if settings.convertible_decode:
         full = steady_per_s * mix.output_tokens * batch.step_s / batch.sequences
         flexible = helped * convertible_pods(full, mix, batch, prefill, decode, target.tpot_s, law)
     p = max(prefill_pods(steady, prefill_miss), prefill_pods(burst, prefill_miss, flexible))
+    if backlog_per_s > 0 and flexible > 0:
+        waiting = prefill_load(backlog_per_s, mix, target, prefill, demand, first_step, law)
+        p = max(p, prefill_pods(waiting, prefill_miss))
     return Need(
         targets=Targets(max(p, by_link), d),
         steady=steady,

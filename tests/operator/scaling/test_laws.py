@@ -9,13 +9,16 @@ from hypothesis import strategies as st
 from tandem_operator.scaling.couple import gpus_of, within_bounds, within_budget
 from tandem_operator.scaling.decide import decide
 from tandem_operator.scaling.decision import Decision, Record, Targets
+from tandem_operator.scaling.demand import Demand, Target
 from tandem_operator.scaling.law import Law
+from tandem_operator.scaling.mix import Mix
 from tandem_operator.scaling.observation import Observation
+from tandem_operator.scaling.pools import need
 from tandem_operator.scaling.replay import replay
 from tandem_operator.scaling.settings import Settings
 from tandem_operator.scaling.state import State
 
-from tests.operator.scaling.story import Story, reversals, waiting
+from tests.operator.scaling.story import LARGE, Story, reversals, waiting
 from tests.operator.scaling.story import settings as make_settings
 
 RATES = st.lists(st.sampled_from([0.0, 0.5, 3.0, 20.0, 60.0, 200.0, 900.0]), min_size=1, max_size=4)
@@ -63,6 +66,53 @@ def test_more_load_never_asks_for_less(rate: float, factor: float, lengths: tupl
     less = Story(tick_s=5.0).run(30, 200, *lengths).run(70, rate, *lengths, queue=waiting(queued, 1.0))
     more = Story(tick_s=5.0).run(30, 200, *lengths).run(70, rate * factor, *lengths, queue=waiting(2 * queued, 1.0))
     assert_asks_for_more(less.decisions[-1], more.decisions[-1])
+
+
+@given(
+    st.sampled_from([(100, 100), (462, 183), (1000, 200), (500, 1500), (8000, 50)]),
+    st.floats(0.0, 500.0),
+    st.sampled_from([0.3, 2.0, 10.0]),
+)
+@settings(max_examples=40)
+def test_more_arrivals_beside_the_same_backlog_never_ask_for_less(
+    lengths: tuple[int, int], backlog_per_s: float, ttft_s: float
+) -> None:
+    """With load come more decoders that can take prompts, but what waits is not left to them."""
+    chosen, mix = make_settings(), alike(*lengths)
+    before = Targets(0, 0)
+    for step in range(24):
+        rate = 1.3**step
+        found = need(
+            steady(rate, mix, ttft_s),
+            chosen,
+            LARGE,
+            LARGE,
+            steady_per_s=rate,
+            burst_per_s=1.2 * rate,
+            backlog_per_s=backlog_per_s,
+        ).targets
+        assert found.prefill >= before.prefill
+        assert found.decode >= before.decode
+        before = found
+
+
+def alike(prompt: int, output: int) -> Mix:
+    return Mix(
+        prompt_tokens=prompt, new_tokens=prompt, square=2 * prompt**2, output_tokens=output, output_square=2 * output**2
+    )
+
+
+def steady(rate_per_s: float, mix: Mix, ttft_s: float) -> Demand:
+    return Demand(
+        known=True,
+        fast_per_s=rate_per_s,
+        medium_per_s=rate_per_s,
+        slow_per_s=rate_per_s,
+        now_per_s=rate_per_s,
+        growth=1.2,
+        mix=mix,
+        target=Target(ttft_s=ttft_s, tpot_s=0.05, miss=0.01),
+    )
 
 
 def assert_asks_for_more(first: Decision, second: Decision) -> None:
