@@ -103,7 +103,8 @@ class HardwareWatch:
             try:
                 await self.run()
             except Exception as error:
-                log.error("the inventory failed, again in a minute: %r", error, exc_info=error)
+                again = self._settings.retry_limit_seconds
+                log.error("the inventory failed, again in %.0f s: %r", again, error, exc_info=error)
             await asyncio.sleep(self._settings.retry_limit_seconds)
 
     async def run(self) -> None:
@@ -137,8 +138,9 @@ class HardwareWatch:
             try:
                 await install(self._client, catalogue, self._classes.copy())
             except ApiError as error:
-                log.warning("not all hardware classes are installed, again in a minute: %s", error)
-                await asyncio.sleep(self._settings.retry_limit_seconds)
+                again = self._settings.retry_limit_seconds
+                log.warning("not all hardware classes are installed, again in %.0f s: %s", again, error)
+                await asyncio.sleep(again)
             else:
                 return
 

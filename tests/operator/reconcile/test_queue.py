@@ -8,6 +8,7 @@ import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import pytest
 from tandem_operator.config import LoopSettings
 from tandem_operator.reconcile.errors import Waiting
 from tandem_operator.reconcile.queue import Outcome, WorkQueue
@@ -143,7 +144,8 @@ async def test_a_change_that_concerns_all_reaches_a_key_that_is_being_worked_on_
         await until(lambda: runs == 2)
 
 
-async def test_of_two_dates_the_sooner_counts() -> None:
+@pytest.mark.parametrize("dates", [(0.01, 500), (500, 0.01)])
+async def test_of_two_dates_the_sooner_counts(dates: tuple[float, float]) -> None:
     runs = 0
 
     async def work(key: str) -> float:
@@ -153,8 +155,8 @@ async def test_of_two_dates_the_sooner_counts() -> None:
 
     queue = WorkQueue(work, FAST)
     async with running(queue):
-        queue.add_after("a", 0.01)
-        queue.add_after("a", 500)
+        for seconds in dates:
+            queue.add_after("a", seconds)
         await until(lambda: runs == 1)
 
 
