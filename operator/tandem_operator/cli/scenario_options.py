@@ -25,6 +25,15 @@ STARTUP_PARTS = (0.05, 0.15, 0.65, 0.15)
 """Node, image, weights and warm-up as shares of a start-up that is given as one number."""
 GENERATED_MINUTES = 30.0
 """Of a generated load whose length nobody gives."""
+ONLY_OF = {
+    "from_minute": ("trace",),
+    "scale": ("trace",),
+    "minutes": ("trace", "rate"),
+    "lengths": ("rate",),
+    "burstiness": ("rate",),
+    "quick": ("scenario",),
+}
+"""Options that say something of one kind of load and would be lost on the others."""
 
 
 def add_scenario_options(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +69,7 @@ def chosen_scenario(options: argparse.Namespace) -> Scenario:
     own = [name for name in ("scenario", "trace", "rate") if getattr(options, name) is not None]
     if len(own) > 1:
         raise ValueError(f"one load at a time: {' and '.join(own)} were given")
+    _refuse_lost(options, own[0] if own else "scenario")
     if options.trace:
         found = _traced(options)
     elif options.rate is not None:
@@ -74,6 +84,16 @@ def chosen_scenario(options: argparse.Namespace) -> Scenario:
         prefill, decode = _pair(options.start, ":", "--start")
         found = replace(found, prefill_start=prefill, decode_start=decode)
     return found
+
+
+def _refuse_lost(options: argparse.Namespace, load: str) -> None:
+    """An option that does nothing here is a mistake, not a wish that may be forgotten."""
+    unsaid = {"from_minute": 0.0, "scale": 1.0, "burstiness": 1.0, "quick": False}
+    for name, loads in ONLY_OF.items():
+        if load not in loads and getattr(options, name) != unsaid.get(name):
+            given = "a named scenario" if load == "scenario" else f"--{load}"
+            meant = " or ".join("a named scenario" if one == "scenario" else f"--{one}" for one in loads)
+            raise ValueError(f"--{name.replace('_', '-')} changes nothing of {given}; it goes with {meant}")
 
 
 def _traced(options: argparse.Namespace) -> Scenario:

@@ -77,6 +77,8 @@ def test_the_list_names_scenarios_and_policies(capsys: pytest.CaptureFixture[str
         (["--rate", "0"], "--rate is 0; give a number above 0"),
         (["--rate", "nan"], "--rate is nan; give a number above 0"),
         (["--rate", "1", "--minutes", "0"], "--minutes is 0; give a number above 0"),
+        (["S1", "--minutes", "5"], "--minutes changes nothing of a named scenario; it goes with --trace or --rate"),
+        (["--rate", "1", "--quick"], "--quick changes nothing of --rate; it goes with a named scenario"),
         (["--rate", "1", "--lengths", "500"], "--lengths is '500'; write two whole numbers above 0, as in 3/2"),
         (["--rate", "1", "--start", "0:1"], "--start is '0:1'; write two whole numbers above 0"),
         (["--rate", "1", "--startup", "-1"], "--startup is -1; give 0 or more seconds"),
